@@ -1,0 +1,332 @@
+"""Whole-slide images: the only module that knows OpenSlide.
+
+Reads are asked for in µm per pixel; which pyramid level is decoded and how it is brought to the exact resolution stays
+in here. Every pixel of an answer depends only on its place on the slide, never on the window that was asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import openslide
+from numpy.typing import NDArray
+
+from hepamap.errors import (
+    PixelSizeInvalidError,
+    PixelSizeMissingError,
+    ResolutionTooCoarseError,
+    SlideDamagedError,
+)
+from hepamap.geometry import PixelSize, Region, Size
+from hepamap.resampling import AxisSampling, area_average
+from hepamap.slide_files import fingerprint_of, open_openslide
+
+SANE_PIXEL_SIZE_UM = (0.05, 100.0)
+"""A microscope slide's pixel is at least 0.05 µm (past 100X) and at most 100 µm (an overview) wide."""
+
+_MAX_ANISOTROPY = 1.5
+_COARSER_TOLERANCE = 1.05  # a slide up to 5 % coarser than the model is interpolated, not refused
+_LEVEL_TOLERANCE = 1.01  # a level up to 1 % coarser than asked for still serves: scanners round their pixel sizes
+_BLOCK_PX = 4096  # longest side of what is decoded at once, level px: bounds the memory of any read
+
+
+@dataclass(frozen=True, slots=True)
+class PixelSizeSource:
+    """A pixel size, and where it was found: `metadata`, `client` or `override`."""
+
+    pixel_size: PixelSize
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """One pyramid level: its size, and level-0 px per level px along x and y."""
+
+    index: int
+    size: Size
+    downsample_x: float
+    downsample_y: float
+
+
+class Slide:
+    """One open whole-slide image; safe to read from several threads.
+
+    Open it by `Slide.open`, close it by `close` or as a context manager.
+    """
+
+    def __init__(self, path: Path, handle: openslide.OpenSlide, pixel_size_source: PixelSizeSource | None) -> None:
+        self.path = path
+        self._handle = handle
+        self._pixel_size_source = pixel_size_source
+        width, height = handle.dimensions
+        self.size_l0 = Size(width, height)
+        self._levels = [
+            _Level(i, Size(w, h), _downsample(width, w), _downsample(height, h))
+            for i, (w, h) in enumerate(handle.level_dimensions)
+        ]
+        self.fingerprint = fingerprint_of(path, handle)
+
+    @classmethod
+    def open(cls, path: Path, *, mpp_override_um: float | None = None, client_pixel_size: PixelSize | None = None) -> Slide:
+        """Open a slide.
+
+        Args:
+            path: a slide file, or a folder with the files of one DICOM slide.
+            mpp_override_um: the user's word for the pixel size, µm/px; stands above everything else.
+            client_pixel_size: what the client's viewer says; used where the slide itself says nothing.
+
+        Raises:
+            SlideError: not found, not readable, not a slide, damaged, or a pixel size out of range.
+        """
+        handle, path = open_openslide(path)
+        try:
+            return cls(path, handle, _find_pixel_size(path, handle.properties, mpp_override_um, client_pixel_size))
+        except BaseException:
+            handle.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the file; reads after it fail."""
+        self._handle.close()
+
+    @property
+    def vendor(self) -> str:
+        """OpenSlide's name of the format, e.g. `hamamatsu`."""
+        return str(self._handle.properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown"))
+
+    @property
+    def properties(self) -> Mapping[str, str]:
+        """OpenSlide's properties of the slide."""
+        return dict(self._handle.properties)
+
+    @property
+    def bounds_l0(self) -> Region:
+        """The part of level 0 that was scanned (OpenSlide's bounds), or all of it; level-0 px."""
+        keys = ("openslide.bounds-x", "openslide.bounds-y", "openslide.bounds-width", "openslide.bounds-height")
+        values = [self._handle.properties.get(key) for key in keys]
+        whole = Region.of_size(self.size_l0)
+        if any(value is None for value in values):
+            return whole
+        return Region(*(float(value) for value in values if value is not None)).intersection(whole) or whole
+
+    @property
+    def pixel_size(self) -> PixelSize:
+        """Pixel size of level 0.
+
+        Raises:
+            PixelSizeMissingError: nobody says it.
+        """
+        return self.pixel_size_source.pixel_size
+
+    @property
+    def pixel_size_source(self) -> PixelSizeSource:
+        """Pixel size of level 0, and who says so.
+
+        Raises:
+            PixelSizeMissingError: nobody says it.
+        """
+        if self._pixel_size_source is None:
+            raise PixelSizeMissingError(
+                f"The slide {self.path.name} does not say how large its pixels are.",
+                cure="Give the pixel size in µm (command line: --mpp 0.25; REST: mpp_um). It stands in the scanner's settings.",
+            )
+        return self._pixel_size_source
+
+    @property
+    def metadata_pixel_size(self) -> PixelSize | None:
+        """What the file itself says, if it is sane; to compare with an override."""
+        return _metadata_pixel_size(self._handle.properties)[0]
+
+    def require_resolution(self, mpp: float) -> None:
+        """Check that the slide is fine enough for a model.
+
+        Raises:
+            ResolutionTooCoarseError: its pixels are more than 5 % larger than asked for.
+        """
+        own = max(self.pixel_size.x_um, self.pixel_size.y_um)
+        if own > mpp * _COARSER_TOLERANCE:
+            raise ResolutionTooCoarseError(
+                f"The slide {self.path.name} has {own:.4g} µm per pixel; the model needs {mpp:g} µm or finer.",
+                cure="Use a scan at a higher magnification, or a model of a coarser resolution.",
+            )
+
+    def read_region(self, region_l0: Region, mpp: float) -> NDArray[np.uint8]:
+        """Read a region, area-averaged to a resolution.
+
+        Args:
+            region_l0: region in level-0 px; parts outside the slide come back white.
+            mpp: resolution of the result, µm per pixel, the same along x and y.
+
+        Returns:
+            RGB array of shape (height, width, 3), values 0-255.
+
+        Raises:
+            PixelSizeMissingError: the slide's scale is unknown.
+            SlideDamagedError: OpenSlide cannot decode the region.
+        """
+        step_x, step_y = mpp / self.pixel_size.x_um, mpp / self.pixel_size.y_um
+        return self._read_sampled(
+            AxisSampling.of(region_l0.x, region_l0.width, step_x),
+            AxisSampling.of(region_l0.y, region_l0.height, step_y),
+        )
+
+    def thumbnail(self, max_side_px: int) -> NDArray[np.uint8]:
+        """The whole of level 0, its longer side `max_side_px` at most; RGB of shape (height, width, 3)."""
+        return self.thumbnail_of(Region.of_size(self.size_l0), max_side_px)
+
+    def thumbnail_of(self, region_l0: Region, max_side_px: int) -> NDArray[np.uint8]:
+        """A region, its longer side `max_side_px` at most; needs no pixel size; RGB of shape (height, width, 3)."""
+        step = max(1.0, region_l0.width / max_side_px, region_l0.height / max_side_px)
+        return self._read_sampled(
+            AxisSampling.of(region_l0.x, region_l0.width, step), AxisSampling.of(region_l0.y, region_l0.height, step)
+        )
+
+    def _read_sampled(self, x: AxisSampling, y: AxisSampling) -> NDArray[np.uint8]:
+        level = self._level_for(min(x.step_l0, y.step_l0))
+        out = np.full((y.count, x.count, 3), 255, np.uint8)
+        for rows in _blocks(y, level.downsample_y):
+            for columns in _blocks(x, level.downsample_x):
+                self._read_block(out, level, x, y, columns, rows)
+        return out
+
+    def _level_for(self, step_l0: float) -> _Level:
+        """The coarsest level that still holds the detail: least to decode."""
+        fitting = [lv for lv in self._levels if max(lv.downsample_x, lv.downsample_y) <= step_l0 * _LEVEL_TOLERANCE]
+        return fitting[-1] if fitting else self._levels[0]
+
+    def _read_block(
+        self, out: NDArray[np.uint8], level: _Level, x: AxisSampling, y: AxisSampling, columns: range, rows: range
+    ) -> None:
+        """Fill the part of `out` that a block of output pixels covers; leaves it white off the slide."""
+        x_taps = x.taps(level.downsample_x, columns)
+        y_taps = y.taps(level.downsample_y, rows)
+        x_start, x_end = max(0, x_taps.start), min(level.size.width, x_taps.end)
+        y_start, y_end = max(0, y_taps.start), min(level.size.height, y_taps.end)
+        if x_start >= x_end or y_start >= y_end:
+            return
+        window = np.full((y_taps.end - y_taps.start, x_taps.end - x_taps.start, 3), 255, np.uint8)
+        pixels = self._decode(level, x_start, y_start, x_end - x_start, y_end - y_start)
+        window[y_start - y_taps.start : y_end - y_taps.start, x_start - x_taps.start : x_end - x_taps.start] = pixels
+        out[rows.start : rows.stop, columns.start : columns.stop] = area_average(window, x_taps, y_taps)
+
+    def _decode(self, level: _Level, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        """Pixels of one level on white, shape (height, width, 3); x, y, width, height in level px."""
+        handle_downsample = self._handle.level_downsamples[level.index]
+        location_l0 = (math.ceil(x * handle_downsample), math.ceil(y * handle_downsample))
+        try:
+            rgba = np.asarray(self._handle.read_region(location_l0, level.index, (width, height)))
+        except openslide.OpenSlideError as error:
+            raise SlideDamagedError(
+                f"The slide {self.path.name} is damaged: level {level.index} cannot be read at level-0 px "
+                f"({location_l0[0]}, {location_l0[1]}), {width} × {height} px of that level ({_without_paths(error)}).",
+                cure="Copy the slide again from the scanner, with all its files, or scan it again.",
+            ) from error
+        return _on_white(rgba)
+
+
+def _downsample(size_l0: int, size_level: int) -> float:
+    """Level-0 px per level px along one axis.
+
+    Scanners halve (or quarter) and round the level's size, so that the ratio of sizes is a little off: a whole ratio
+    that explains the size is taken as the true one, or contours would drift by several pixels along a slide.
+    """
+    ratio = size_l0 / size_level
+    whole = round(ratio)
+    if whole >= 1 and size_l0 // whole <= size_level <= -(-size_l0 // whole):
+        return float(whole)
+    return ratio
+
+
+def _blocks(axis: AxisSampling, downsample: float) -> Iterator[range]:
+    """Output pixels along one axis, cut so that a block decodes at most about `_BLOCK_PX` level px."""
+    length = max(1, int(_BLOCK_PX * downsample / axis.step_l0))
+    for start in range(0, axis.count, length):
+        yield range(start, min(axis.count, start + length))
+
+
+def _on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """RGBA over white, shape (H, W, 3): what was never scanned is glass, not black."""
+    alpha = rgba[..., 3]
+    if alpha.min() == 255:
+        return rgba[..., :3]
+    share = alpha[..., None].astype(np.uint16)
+    mixed = (rgba[..., :3] * share + 255 * (255 - share) + 127) // 255
+    return mixed.astype(np.uint8)
+
+
+def _without_paths(error: Exception) -> str:
+    """OpenSlide's words, less folder names: they may reach a client."""
+    return " ".join(Path(word).name if "/" in word else word for word in str(error).split())
+
+
+def _find_pixel_size(
+    path: Path, properties: Mapping[str, str], override_um: float | None, client: PixelSize | None
+) -> PixelSizeSource | None:
+    if override_um is not None:
+        return PixelSizeSource(_require_sane(PixelSize(override_um, override_um), "The pixel size that was given"), "override")
+    own, stated = _metadata_pixel_size(properties)
+    if own is not None:
+        return PixelSizeSource(own, "metadata")
+    if client is not None:
+        return PixelSizeSource(_require_sane(client, "The pixel size that the viewer sent"), "client")
+    if stated is not None:
+        _require_sane(stated, f"The pixel size in the slide {path.name}")
+    return None
+
+
+def _require_sane(pixel_size: PixelSize, subject: str) -> PixelSize:
+    if _is_sane(pixel_size):
+        return pixel_size
+    low, high = SANE_PIXEL_SIZE_UM
+    raise PixelSizeInvalidError(
+        f"{subject} is {pixel_size.x_um:.6g} × {pixel_size.y_um:.6g} µm, which no microscope slide has ({low:g} to {high:g} µm, "
+        "nearly square).",
+        cure="Give the true pixel size in µm (command line: --mpp 0.25; REST: mpp_um).",
+    )
+
+
+def _is_sane(pixel_size: PixelSize) -> bool:
+    low, high = SANE_PIXEL_SIZE_UM
+    sides = (pixel_size.x_um, pixel_size.y_um)
+    if not all(math.isfinite(side) and low <= side <= high for side in sides):
+        return False
+    return max(sides) / min(sides) <= _MAX_ANISOTROPY
+
+
+def _metadata_pixel_size(properties: Mapping[str, str]) -> tuple[PixelSize | None, PixelSize | None]:
+    """The first sane pixel size in the file, and the first stated at all."""
+    stated = [size for size in (_openslide_mpp(properties), _tiff_mpp(properties)) if size is not None]
+    return next((size for size in stated if _is_sane(size)), None), next(iter(stated), None)
+
+
+def _openslide_mpp(properties: Mapping[str, str]) -> PixelSize | None:
+    x = _number(properties.get(openslide.PROPERTY_NAME_MPP_X))
+    y = _number(properties.get(openslide.PROPERTY_NAME_MPP_Y))
+    return None if x is None or y is None else PixelSize(x, y)
+
+
+def _tiff_mpp(properties: Mapping[str, str]) -> PixelSize | None:
+    um_per_unit = {"centimeter": 10_000.0, "inch": 25_400.0}.get(properties.get("tiff.ResolutionUnit", ""))
+    x, y = _number(properties.get("tiff.XResolution")), _number(properties.get("tiff.YResolution"))
+    if um_per_unit is None or not x or not y:
+        return None
+    return PixelSize(um_per_unit / x, um_per_unit / y)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None

@@ -1,0 +1,132 @@
+"""Finding and opening the file of a slide, and telling one slide from another."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from pathlib import Path
+
+import openslide
+
+from hepamap.errors import NotASlideError, SlideDamagedError, SlideNotFoundError, SlideNotReadableError
+
+_SAMPLES = 16  # blocks of the file that go into a fingerprint
+_SAMPLE_BYTES = 16_384
+_TIFF_MAGIC = {b"II*\x00": "<I", b"MM\x00*": ">I", b"II+\x00": "<Q", b"MM\x00+": ">Q"}
+_FORMATS = "NDPI, SVS, MRXS, SCN, BIF, tiled TIFF, DICOM and the other formats of OpenSlide"
+
+
+def open_openslide(path: Path) -> tuple[openslide.OpenSlide, Path]:
+    """Open a slide file, or the DICOM slide in a folder.
+
+    Returns:
+        The handle, and the file that was opened.
+
+    Raises:
+        SlideError: not found, not readable, not a slide, damaged.
+    """
+    file = _file_of(path)
+    _require_readable(file)
+    if openslide.OpenSlide.detect_format(str(file)) is None:
+        raise _unrecognised(file)
+    try:
+        return openslide.OpenSlide(str(file)), file
+    except openslide.OpenSlideError as error:
+        raise SlideDamagedError(
+            f"The slide {file.name} cannot be opened: {str(error).replace(str(file.parent), '').strip()}.",
+            cure="Copy the slide again from the scanner, with all its files, or scan it again.",
+        ) from error
+
+
+def fingerprint_of(path: Path, handle: openslide.OpenSlide) -> str:
+    """Tell this slide from others, without reading it whole.
+
+    SHA-256 over the format, the sizes of the levels, OpenSlide's quick hash, the length of the file and samples spread over
+    it. Names, folders and times have no part in it. A DICOM slide has many files and may be opened by any: only what all
+    of them share counts.
+    """
+    digest = hashlib.sha256()
+    vendor = handle.properties.get(openslide.PROPERTY_NAME_VENDOR, "")
+    quick_hash = handle.properties.get(openslide.PROPERTY_NAME_QUICKHASH1, "")
+    digest.update(repr((vendor, handle.level_dimensions, quick_hash)).encode())
+    if vendor != "dicom":
+        _add_samples(digest, path)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _add_samples(digest: hashlib._Hash, path: Path) -> None:
+    size = path.stat().st_size
+    digest.update(str(size).encode())
+    with path.open("rb") as file:
+        for i in range(_SAMPLES):
+            file.seek(max(0, size - _SAMPLE_BYTES) * i // (_SAMPLES - 1))
+            digest.update(file.read(_SAMPLE_BYTES))
+
+
+def is_dicom_folder(path: Path) -> bool:
+    """Whether a folder holds the files of a DICOM slide."""
+    return path.is_dir() and _dicom_file_in(path) is not None
+
+
+def _dicom_file_in(folder: Path) -> Path | None:
+    for file in sorted(folder.glob("*.dcm")):
+        if openslide.OpenSlide.detect_format(str(file)) == "dicom":
+            return file
+    return None
+
+
+def _file_of(path: Path) -> Path:
+    try:
+        exists, is_dir = path.exists(), path.is_dir()
+    except OSError as error:
+        raise _not_readable(path, error) from error
+    if not exists:
+        raise SlideNotFoundError(f"There is no slide at {path.name}.", cure="Check the path: no file is there.")
+    if not is_dir:
+        return path
+    file = _dicom_file_in(path)
+    if file is None:
+        raise NotASlideError(
+            f"{path.name} is a folder, and not one with a DICOM slide in it.",
+            cure="Give the path of the slide file itself.",
+        )
+    return file
+
+
+def _require_readable(file: Path) -> None:
+    try:
+        with file.open("rb") as stream:
+            stream.read(1)
+    except OSError as error:
+        raise _not_readable(file, error) from error
+
+
+def _not_readable(path: Path, error: OSError) -> SlideNotReadableError:
+    return SlideNotReadableError(
+        f"The slide {path.name} cannot be read: {os.strerror(error.errno) if error.errno else error}.",
+        cure="Give the account that hepamap runs under the right to read the file and its folder.",
+    )
+
+
+def _unrecognised(file: Path) -> NotASlideError | SlideDamagedError:
+    if _is_cut_tiff(file):
+        return SlideDamagedError(
+            f"The slide {file.name} is incomplete: its directory lies beyond the end of the file.",
+            cure="The copy was cut short: copy the slide again.",
+        )
+    return NotASlideError(
+        f"{file.name} is not a whole-slide image that hepamap can read.",
+        cure=f"Use one of {_FORMATS}; check that the file is whole.",
+    )
+
+
+def _is_cut_tiff(file: Path) -> bool:
+    """Whether a TIFF's first directory lies beyond its end: scanners write it last, so a cut copy lacks it."""
+    head = file.open("rb").read(16) if file.stat().st_size >= 16 else b""
+    layout = _TIFF_MAGIC.get(head[:4])
+    if layout is None:
+        return False
+    start = 4 if layout.endswith("I") else 8
+    (offset,) = struct.unpack_from(layout, head, start)
+    return bool(offset >= file.stat().st_size)
