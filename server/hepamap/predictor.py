@@ -1,0 +1,117 @@
+"""Patches in, tumour probabilities out: the only module of the serving path that imports keras (inside `load`)."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hepamap.errors import PackInvalidError, PredictionInvalidError
+from hepamap.model_pack import ModelPack
+
+_BATCH_PIXELS = 64 * 64 * 64  # pixels per batch: 64 patches of 64 px, 16 of 128 px
+_TUMOUR_CLASS = 1
+_PROBABILITY_SLACK = 1e-4  # softmax in lower precision may pass 1 by a rounding
+
+
+class Predictor:
+    """A loaded, warmed-up network."""
+
+    def __init__(self, model: Any, patch_m: int) -> None:
+        self._model = model
+        self.patch_m = patch_m
+        self.batch_size = max(1, _BATCH_PIXELS // patch_m**2)
+
+    @classmethod
+    def load(cls, pack: ModelPack) -> Self:
+        """Build the network of a pack, fill in its verified weights and run it once.
+
+        Raises:
+            PackDamagedError: the weights are not those that the manifest names.
+            PackInvalidError: the network is unknown, or the weights do not fit it.
+        """
+        _quiet_backend()
+        from hepamap.networks import build_network
+
+        spec = pack.manifest
+        weights = pack.read_weights()
+        model = build_network(spec.network.backbone, spec.network.head, spec.input.patch)
+        _assign(model, weights, pack.name)
+        predictor = cls(model, spec.input.patch)
+        predictor.predict(np.zeros((1, spec.input.patch, spec.input.patch, 3), np.uint8))
+        return predictor
+
+    @property
+    def device(self) -> str:
+        """What the network runs on, e.g. `cpu` or `gpu`."""
+        import keras
+
+        kinds = {str(name).split(":")[0].lower() for name in keras.distribution.list_devices()}
+        return "gpu" if kinds & {"gpu", "cuda"} else "cpu"
+
+    def predict(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Tumour probability of each patch, each seen alone.
+
+        Args:
+            patches: RGB (N, patch, patch, 3), values 0-255.
+
+        Returns:
+            (N,), 0 to 1.
+
+        Raises:
+            PredictionInvalidError: the network answered something that is no probability.
+        """
+        if not len(patches):
+            return np.zeros(0, np.float32)
+        starts = range(0, len(patches), self.batch_size)
+        return np.concatenate([self._predict_batch(patches[start : start + self.batch_size]) for start in starts])
+
+    def _predict_batch(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
+        # Always the same shape: one compilation, and a patch's value cannot depend on how full its batch is.
+        batch = np.zeros((self.batch_size, self.patch_m, self.patch_m, 3), np.float32)
+        batch[: len(patches)] = patches
+        batch /= 255.0
+        answer = np.asarray(self._model.predict_on_batch(batch))
+        if answer.shape != (self.batch_size, 2):
+            raise _invalid(f"an array of shape {answer.shape} where ({self.batch_size}, 2) was due")
+        tumour = answer[: len(patches), _TUMOUR_CLASS].astype(np.float32)
+        if not np.all(np.isfinite(tumour)):
+            raise _invalid("a value that is not a number")
+        if tumour.min() < -_PROBABILITY_SLACK or tumour.max() > 1 + _PROBABILITY_SLACK:
+            raise _invalid("a value outside 0 to 1")
+        return np.clip(tumour, 0.0, 1.0)
+
+
+def _quiet_backend() -> None:
+    """Choose TensorFlow unless told otherwise, and keep its start-up chatter out of our output."""
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def _assign(model: Any, weights: dict[str, NDArray[np.float32]], name: str) -> None:
+    """Copy the weights into the network; every variable needs its own, and none may be left over."""
+    variables = {f"{layer.name}/{variable.name}": variable for layer in model.layers for variable in layer.weights}
+    # A dropout layer's random state is no weight of the model.
+    variables = {key: variable for key, variable in variables.items() if "seed_generator" not in key}
+    missing, left_over = sorted(variables.keys() - weights.keys()), sorted(weights.keys() - variables.keys())
+    if missing or left_over:
+        raise _does_not_fit(name, f"missing {missing[:3]}, left over {left_over[:3]}")
+    for key, variable in variables.items():
+        if tuple(variable.shape) != weights[key].shape:
+            raise _does_not_fit(name, f"{key} has shape {weights[key].shape}, the network needs {tuple(variable.shape)}")
+        variable.assign(weights[key])
+
+
+def _does_not_fit(name: str, what: str) -> PackInvalidError:
+    return PackInvalidError(
+        f"The weights of the model {name} do not fit its network: {what}.",
+        cure="Check backbone, head and patch in the manifest, or install the pack again.",
+    )
+
+
+def _invalid(what: str) -> PredictionInvalidError:
+    return PredictionInvalidError(
+        f"The network answered {what}.", cure="The weights are not usable: train or install the model again."
+    )

@@ -1,0 +1,289 @@
+"""The folder of one result: written whole or not at all, read back, thresholded again."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hepamap import RESEARCH_USE_ONLY
+from hepamap.errors import OutputExistsError, OutputNotWritableError, ResultDamagedError, ThresholdInvalidError
+from hepamap.features import feature_collection, to_text
+from hepamap.geometry import Point, Region
+from hepamap.pipeline import Analysis, regions_of
+from hepamap.probability_map import ProbabilityMap
+from hepamap.rendering import colour_png, grey_png, overlay_png, write_ome_tiff
+
+SUMMARY_NAME = "result.json"
+CONTOURS_NAME = "contours.geojson"
+OME_TIFF_NAME = "probability-map.ome.tif"
+PNG_NAME = "probability-map.png"
+OVERLAY_NAME = "overlay.png"
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The client's coordinate system: its name, and where its origin lies in level-0 px."""
+
+    name: str
+    """`level0`, or `bounds` as in QuPath, which crops a slide to what was scanned."""
+    offset_l0: Point
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResult:
+    """A result folder that was read back."""
+
+    folder: Path
+    map: ProbabilityMap
+    summary: Mapping[str, Any]
+
+    @property
+    def frame(self) -> Frame:
+        """The frame that its contours were written in."""
+        return frame_from_json(self.summary["frame"])
+
+    def contours(
+        self, *, threshold: float | None = None, min_area_um2: float | None = None, frame: Frame | None = None
+    ) -> dict[str, Any]:
+        """The tumour regions as GeoJSON, from the stored map; what is None is as in the run.
+
+        Raises:
+            ThresholdInvalidError: not strictly between 0 and 1.
+        """
+        parameters = self.summary["parameters"]
+        threshold = require_threshold(parameters["threshold"] if threshold is None else threshold)
+        min_area_um2 = parameters["min_area_um2"] if min_area_um2 is None else min_area_um2
+        return contours_of(self.map, threshold, min_area_um2, parameters["min_hole_area_um2"], frame or self.frame)
+
+    def colour_png(self) -> bytes:
+        """The map in colour, one pixel per cell."""
+        return colour_png(self.map)
+
+
+def require_threshold(threshold: float) -> float:
+    """Check a threshold.
+
+    Raises:
+        ThresholdInvalidError: not strictly between 0 and 1.
+    """
+    if not 0 < threshold < 1:
+        raise ThresholdInvalidError(
+            f"The threshold {threshold:g} is no probability strictly between 0 and 1.", cure="Use a value such as 0.5."
+        )
+    return threshold
+
+
+def contours_of(
+    probability_map: ProbabilityMap, threshold: float, min_area_um2: float, min_hole_area_um2: float, frame: Frame
+) -> dict[str, Any]:
+    """The tumour regions of a map as a GeoJSON collection with its provenance."""
+    regions = regions_of(probability_map, threshold, min_area_um2, min_hole_area_um2)
+    properties = {
+        "notice": RESEARCH_USE_ONLY,
+        "frame": frame_json(frame),
+        "threshold": threshold,
+        "min_area_um2": min_area_um2,
+        "min_hole_area_um2": min_hole_area_um2,
+        "tissue_area_mm2": probability_map.tissue_area_um2 / 1e6,
+        "tumour_area_mm2": sum(region.area_um2 for region in regions) / 1e6,
+        "provenance": dict(probability_map.provenance),
+    }
+    collection: dict[str, Any] = feature_collection(
+        regions,
+        tissue_area_um2=probability_map.tissue_area_um2,
+        offset_l0=frame.offset_l0,
+        properties=properties,
+        metadata=_metadata(probability_map.provenance, threshold, frame),
+    )
+    return collection
+
+
+def frame_json(frame: Frame) -> dict[str, Any]:
+    """A frame as answers and result.json show it."""
+    return {"name": frame.name, "offset_x": frame.offset_l0.x, "offset_y": frame.offset_l0.y}
+
+
+def frame_from_json(data: Mapping[str, Any]) -> Frame:
+    """The opposite of `frame_json`."""
+    return Frame(data["name"], Point(data["offset_x"], data["offset_y"]))
+
+
+def require_free(folder: Path, *, overwrite: bool) -> None:
+    """Check that a result may go into a folder, before any work is done.
+
+    Raises:
+        OutputExistsError: something is there, and nobody asked to replace it.
+    """
+    if not overwrite and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise OutputExistsError(
+            f"There is a result in {folder.name} already.", cure="Give another folder, or ask to replace it (--overwrite)."
+        )
+    if overwrite and folder.is_dir() and any(folder.iterdir()) and not (folder / SUMMARY_NAME).exists():
+        # Replacing means deleting: only what we wrote ourselves is ever deleted.
+        raise OutputExistsError(
+            f"The folder {folder.name} is not empty, and what is in it is no result of hepamap.", cure="Give another folder."
+        )
+
+
+def write_result(
+    folder: Path,
+    analysis: Analysis,
+    summary: Mapping[str, Any],
+    frame: Frame,
+    thumbnail: NDArray[np.uint8],
+    view_l0: Region,
+    *,
+    region_of_interest_l0: Any = None,
+    overwrite: bool = False,
+) -> None:
+    """Write all files of a result; the folder appears when they are complete.
+
+    Args:
+        folder: where the result goes.
+        analysis: what was computed.
+        summary: content of result.json; `parameters` and `frame` are read back from it later.
+        frame: the frame of contours.geojson.
+        thumbnail: RGB picture of `view_l0`, for the overlay.
+        view_l0: what the thumbnail shows, level-0 px.
+        region_of_interest_l0: shape that was asked for, level-0 px.
+        overwrite: replace an earlier result.
+
+    Raises:
+        OutputExistsError: there is a result, and `overwrite` is not set.
+        OutputNotWritableError: no permission, or the disk is full.
+    """
+    require_free(folder, overwrite=overwrite)
+    parameters = summary["parameters"]
+    contours = contours_of(
+        analysis.map, parameters["threshold"], parameters["min_area_um2"], parameters["min_hole_area_um2"], frame
+    )
+    with _published(folder) as staging:
+        analysis.map.save(staging)
+        (staging / CONTOURS_NAME).write_text(to_text(contours), encoding="utf-8")
+        write_ome_tiff(analysis.map, staging / OME_TIFF_NAME)
+        (staging / PNG_NAME).write_bytes(grey_png(analysis.map))
+        overlay = overlay_png(thumbnail, view_l0, analysis.map, analysis.regions, region_of_interest_l0)
+        (staging / OVERLAY_NAME).write_bytes(overlay)
+        (staging / SUMMARY_NAME).write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def open_result(folder: Path) -> StoredResult:
+    """Read a result back.
+
+    Raises:
+        ResultDamagedError: a file is missing or cannot be read.
+    """
+    try:
+        summary = json.loads((folder / SUMMARY_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ResultDamagedError(
+            f"The result in {folder.name} cannot be read: {type(error).__name__}.", cure="Run the analysis again."
+        ) from error
+    return StoredResult(folder, ProbabilityMap.open(folder), summary)
+
+
+def summary_of(analysis: Analysis, frame: Frame, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What result.json says: numbers first, then what they come from."""
+    tissue_um2 = analysis.map.tissue_area_um2
+    tumour_um2 = sum(region.area_um2 for region in analysis.regions)
+    known = analysis.map.values[np.isfinite(analysis.map.values)]
+    return {
+        "notice": RESEARCH_USE_ONLY,
+        "outcome": analysis.outcome,
+        "warnings": [asdict(warning) for warning in analysis.warnings],
+        "tissue_area_mm2": tissue_um2 / 1e6,
+        "tumour_area_mm2": tumour_um2 / 1e6,
+        "tumour_share_of_tissue": tumour_um2 / tissue_um2 if tissue_um2 else None,
+        "tumour_regions": len(analysis.regions),
+        "max_probability": float(known.max()) if len(known) else None,
+        "frame": frame_json(frame),
+        "parameters": dict(parameters),
+        "seconds": dict(analysis.seconds),
+        "provenance": dict(analysis.map.provenance),
+    }
+
+
+def _metadata(provenance: Mapping[str, Any], threshold: float, frame: Frame) -> dict[str, str]:
+    """The provenance that travels with each object: QuPath keeps flat strings only."""
+    software, model, slide = provenance["software"], provenance["model"], provenance["slide"]
+    return {
+        "hepamap.notice": RESEARCH_USE_ONLY,
+        "hepamap.version": f"{software['version']} ({software['commit']})",
+        "hepamap.model": f"{model['id']}@{model['version']}",
+        "hepamap.weights_sha256": model["weights_sha256"],
+        "hepamap.slide_fingerprint": slide["fingerprint"],
+        "hepamap.mode": provenance["mode"],
+        "hepamap.stride_px": str(provenance["stride_m"]),
+        "hepamap.threshold": f"{threshold:g}",
+        "hepamap.frame": frame.name,
+    }
+
+
+@contextmanager
+def _published(folder: Path) -> Iterator[Path]:
+    """A staging folder beside the target, renamed to it at the end; nothing is left behind when anything fails."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".partial", dir=folder.parent))
+    except OSError as error:
+        raise _not_writable(folder, error) from error
+    try:
+        staging.chmod(0o755)
+        yield staging
+        _sync(staging)
+        _replace(staging, folder)
+    except OSError as error:
+        raise _not_writable(folder, error) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    """Bring every file to the disk before the name appears, so that a power cut cannot leave a hollow result."""
+    for path in [*folder.iterdir(), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _replace(staging: Path, folder: Path) -> None:
+    """Rename the staging folder; an earlier result steps aside first and goes only when the new one is in place."""
+    if not folder.exists():
+        os.rename(staging, folder)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".old", dir=folder.parent))
+    os.rename(folder, old / "result")
+    try:
+        os.rename(staging, folder)
+    except OSError:
+        os.rename(old / "result", folder)
+        old.rmdir()
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _not_writable(folder: Path, error: OSError) -> OutputNotWritableError:
+    if error.errno in _NO_SPACE:
+        return OutputNotWritableError(
+            f"The result does not fit on the disk of {folder.name}: no space is left.",
+            cure="Free some space, or give a folder on another disk; nothing of this result was left behind.",
+        )
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return OutputNotWritableError(
+        f"The result cannot be written to {folder.name}: {reason}.", cure="Give a folder that you may write to."
+    )

@@ -1,0 +1,112 @@
+"""From a lattice to what is read: blocks of cells, in order, read ahead by threads."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hepamap.geometry import Lattice, Region
+
+FIELD_SIDE_M = 1024
+"""Longest side of the field that is read for one block, model px: bounds memory, whatever the slide's size."""
+
+READ_AHEAD = 3
+"""Blocks that wait, decoded, for the network at most."""
+
+_READERS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A rectangle of cells of a lattice."""
+
+    column: int
+    row: int
+    columns: int
+    rows: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Where the block lies in an array (rows, columns)."""
+        return slice(self.row, self.row + self.rows), slice(self.column, self.column + self.columns)
+
+
+@dataclass(frozen=True, slots=True)
+class TileBatch:
+    """The patches of a block, as the one field of pixels that they share.
+
+    Attributes:
+        block: the cells.
+        field: RGB (H, W, 3); begins at the corner of the block's first patch, model px.
+    """
+
+    block: Block
+    field: NDArray[np.uint8]
+
+    def patches(self, chosen: NDArray[np.bool_], patch_m: int, stride_m: int) -> NDArray[np.uint8]:
+        """The chosen patches, row by row.
+
+        Args:
+            chosen: (rows, columns) of the block, True where the patch is wanted.
+            patch_m: patch side, px.
+            stride_m: step between patches, px.
+
+        Returns:
+            (N, patch, patch, 3).
+        """
+        windows = np.lib.stride_tricks.sliding_window_view(self.field, (patch_m, patch_m), axis=(0, 1))
+        picked = windows[::stride_m, ::stride_m][chosen]
+        return np.ascontiguousarray(picked.transpose(0, 2, 3, 1))
+
+
+def blocks_of(lattice: Lattice, wanted: NDArray[np.bool_] | None = None) -> list[Block]:
+    """Cut a lattice into blocks, row by row; blocks without a wanted cell are left out.
+
+    Args:
+        lattice: the cells.
+        wanted: (rows, columns), True for cells that are asked for; None for all.
+    """
+    grid = lattice.grid
+    side = max(1, (FIELD_SIDE_M - grid.patch_m) // grid.stride_m + 1)
+    blocks = [
+        Block(column, row, min(side, lattice.columns - column), min(side, lattice.rows - row))
+        for row in range(0, lattice.rows, side)
+        for column in range(0, lattice.columns, side)
+    ]
+    return blocks if wanted is None else [block for block in blocks if wanted[block.slices].any()]
+
+
+def read_blocks(lattice: Lattice, blocks: list[Block], read: Callable[[Region], NDArray[np.uint8]]) -> Iterator[TileBatch]:
+    """Read the fields of blocks, in order, while the caller works on earlier ones.
+
+    Args:
+        lattice: the cells that the blocks are part of.
+        blocks: what to read.
+        read: from a region in model px to its RGB pixels (H, W, 3); called from threads.
+
+    Raises:
+        Exception: whatever `read` raises, at the block that it happened on.
+    """
+    waiting: deque[tuple[Block, Future[NDArray[np.uint8]]]] = deque()
+    pool = ThreadPoolExecutor(_READERS, thread_name_prefix="hepamap-read")
+    try:
+        for block in blocks:
+            region_m = lattice.patch_region_m(block.column, block.row, block.columns, block.rows)
+            waiting.append((block, pool.submit(read, region_m)))
+            if len(waiting) > READ_AHEAD:
+                yield _next(waiting)
+        while waiting:
+            yield _next(waiting)
+    finally:
+        # The caller may stop early (an error, a cancel): what is not begun is dropped, what runs is waited for.
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _next(waiting: deque[tuple[Block, Future[NDArray[np.uint8]]]]) -> TileBatch:
+    block, future = waiting.popleft()
+    return TileBatch(block, future.result())
