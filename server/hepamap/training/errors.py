@@ -1,0 +1,71 @@
+"""What training can refuse or fail at; codes are stable."""
+
+from __future__ import annotations
+
+from hepamap.errors import HepamapError
+
+
+class TrainingError(HepamapError):
+    """Training, or making its data, cannot go on."""
+
+    code = "training_error"
+
+
+class AnnotationError(TrainingError):
+    """An annotation file cannot be used."""
+
+    code = "annotation_error"
+
+
+class AnnotationNotFoundError(AnnotationError):
+    """There is no annotation file at the path."""
+
+    code = "annotation_not_found"
+
+
+class AnnotationInvalidError(AnnotationError):
+    """The file is no GeoJSON as QuPath writes it."""
+
+    code = "annotation_invalid"
+
+
+class CohortInvalidError(TrainingError):
+    """The table of slides is incomplete or contradicts itself."""
+
+    code = "cohort_invalid"
+
+
+class GroupInTwoSplitsError(CohortInvalidError):
+    """Slides of one tumour or patient stand in two splits: the score would be a lie."""
+
+    code = "group_in_two_splits"
+
+
+class DatasetEmptyError(TrainingError):
+    """No patch of a class could be found."""
+
+    code = "dataset_empty"
+
+
+class DatasetInvalidError(TrainingError):
+    """A data set on disk is incomplete, or does not fit the recipe."""
+
+    code = "dataset_invalid"
+
+
+class RecipeInvalidError(TrainingError):
+    """A recipe has an unknown key or a value out of range."""
+
+    code = "recipe_invalid"
+
+
+class InitialWeightsMissingError(TrainingError):
+    """The weights to start from are not there."""
+
+    code = "initial_weights_missing"
+
+
+class TrainingDivergedError(TrainingError):
+    """The loss is no longer a number."""
+
+    code = "training_diverged"
