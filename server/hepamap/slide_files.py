@@ -14,6 +14,7 @@ from hepamap.errors import NotASlideError, SlideDamagedError, SlideNotFoundError
 _SAMPLES = 16  # blocks of the file that go into a fingerprint
 _SAMPLE_BYTES = 16_384
 _TIFF_MAGIC = {b"II*\x00": "<I", b"MM\x00*": ">I", b"II+\x00": "<Q", b"MM\x00+": ">Q"}
+_SUFFIXES = {".ndpi", ".svs", ".mrxs", ".scn", ".bif", ".tif", ".tiff", ".svslide", ".vms", ".vmu", ".czi"}
 _FORMATS = "NDPI, SVS, MRXS, SCN, BIF, tiled TIFF, DICOM and the other formats of OpenSlide"
 
 
@@ -67,6 +68,13 @@ def _add_samples(digest: hashlib._Hash, path: Path) -> None:
 def is_dicom_folder(path: Path) -> bool:
     """Whether a folder holds the files of a DICOM slide."""
     return path.is_dir() and _dicom_file_in(path) is not None
+
+
+def looks_like_slide(path: Path) -> bool:
+    """Whether a file (by its name) or a folder (with DICOM files) is worth trying as a slide."""
+    if path.name.startswith("."):
+        return False
+    return is_dicom_folder(path) if path.is_dir() else path.suffix.lower() in _SUFFIXES
 
 
 def _dicom_file_in(folder: Path) -> Path | None:

@@ -1,0 +1,66 @@
+"""The command `hepamap`: its verbs, and how errors reach the user."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from hepamap import RESEARCH_USE_ONLY, __version__
+from hepamap.cli import detect, models, phantom, server, training
+from hepamap.cli.console import report_error
+from hepamap.errors import HepamapError
+
+_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="hepamap",
+    help=f"Find hepatocellular carcinoma on H&E whole-slide images. {RESEARCH_USE_ONLY}",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("detect")(detect.detect)
+app.command("serve")(server.serve)
+app.command("worker")(server.worker)
+app.command("phantom")(phantom.phantom)
+app.command("train")(training.train)
+app.command("evaluate")(training.evaluate)
+app.add_typer(training.dataset_app, name="dataset")
+app.add_typer(models.models_app, name="models")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hepamap {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command; foreseen errors become one sentence with its cure, and exit status 1."""
+    # A polite kill ends as Ctrl-C does: half-written results are removed on the way out.
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app()
+    except HepamapError as error:
+        report_error(error)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.echo("Stopped; nothing half-finished was left behind.", err=True)
+        sys.exit(_INTERRUPTED)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt

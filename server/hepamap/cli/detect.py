@@ -1,0 +1,107 @@
+"""`hepamap detect`: slides in, result folders out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from hepamap.cli.console import progress_bar, report_error
+from hepamap.detection import DEFAULT_MIN_AREA_UM2, DEFAULT_MODEL, DetectionRequest, DetectionSummary, Detector, detect as run
+from hepamap.errors import HepamapError, RegionInvalidError
+from hepamap.settings import Settings
+from hepamap.slide_files import is_dicom_folder, looks_like_slide
+
+
+def detect(
+    slides: Annotated[list[Path], typer.Argument(help="Slide files, folders of slides, or folders of one DICOM slide.")],
+    out: Annotated[Path, typer.Option(help="Folder for the result; with several slides, one folder for each in it.")],
+    model: Annotated[str, typer.Option(help="Model pack: id or id@version.")] = DEFAULT_MODEL,
+    region: Annotated[Path | None, typer.Option(help="GeoJSON file with the region to look at.")] = None,
+    stride: Annotated[int | None, typer.Option(help="Step between patches, model px; default: as the model says.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Tumour probability, between 0 and 1.")] = None,
+    min_area_um2: Annotated[float, typer.Option(help="Smaller regions and holes are left out, µm².")] = DEFAULT_MIN_AREA_UM2,
+    mpp: Annotated[float | None, typer.Option(help="Pixel size of the slide, µm, where it is missing or wrong.")] = None,
+    frame: Annotated[
+        Literal["qupath", "level0"],
+        typer.Option(help="Coordinates of contours and region: as QuPath shows the slide, or OpenSlide's level 0."),
+    ] = "qupath",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result.")] = False,
+    models_dir: Annotated[Path | None, typer.Option(help="Folder of the model packs.")] = None,
+) -> None:
+    """Find tumour on slides and write contours, probability map and pictures.
+
+    Ends with status 1 when any slide failed; the others are done all the same.
+    """
+    detector = Detector(models_dir or Settings().models_dir)
+    region_json = None if region is None else _read_region(region)
+    found = _slides_in(slides)
+    single = len(slides) == 1 and found == slides
+    failed = 0
+    for slide, folder in zip(found, _folders(found, out, single=single), strict=True):
+        request = DetectionRequest(
+            slide_path=slide,
+            model=model,
+            stride_m=stride,
+            threshold=threshold,
+            min_area_um2=min_area_um2,
+            region=region_json,
+            mpp_override_um=mpp,
+            frame="bounds" if frame == "qupath" else "level0",
+        )
+        try:
+            with progress_bar(slide.name) as show:
+                summary = run(request, folder, detector, overwrite=overwrite, progress=show)
+            _report(slide, folder, summary)
+        except HepamapError as error:
+            report_error(error, "" if single else slide.name)
+            failed += 1
+    if not found:
+        typer.echo("error: there is no slide in what was given.\n  Give slide files, or folders with slides in them.", err=True)
+    if len(found) > 1:
+        typer.echo(f"{len(found) - failed} of {len(found)} slides done, {failed} failed.")
+    if failed or not found:
+        raise typer.Exit(1)
+
+
+def _read_region(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RegionInvalidError(
+            f"The region file {path.name} cannot be read as GeoJSON.", cure="Export the region from QuPath as GeoJSON."
+        ) from error
+
+
+def _slides_in(paths: list[Path]) -> list[Path]:
+    """The slides that are meant, folders opened up."""
+    slides: list[Path] = []
+    for path in paths:
+        if path.is_dir() and not is_dicom_folder(path):
+            slides += [item for item in sorted(path.iterdir()) if looks_like_slide(item)]
+        else:
+            slides.append(path)
+    return slides
+
+
+def _folders(slides: list[Path], out: Path, *, single: bool) -> list[Path]:
+    """Where each result goes; slides that share a stem keep their whole names."""
+    if single:
+        return [out]
+    stems = [slide.stem for slide in slides]
+    names = [slide.name if stems.count(slide.stem) > 1 else slide.stem for slide in slides]
+    return [out / (name if names.count(name) == 1 else f"{index:03d}-{name}") for index, name in enumerate(names)]
+
+
+def _report(slide: Path, folder: Path, summary: DetectionSummary) -> None:
+    result = summary.result
+    regions = result["tumour_regions"]
+    typer.echo(
+        f"{slide.name}: {summary.outcome}, tumour {result['tumour_area_mm2']:.2f} mm² in {regions} "
+        f"{'region' if regions == 1 else 'regions'}, tissue {result['tissue_area_mm2']:.2f} mm², "
+        f"{result['seconds']['total']:.0f} s -> {folder}"
+    )
+    for warning in summary.warnings:
+        typer.echo(f"  warning: {warning['message']} [{warning['code']}]")

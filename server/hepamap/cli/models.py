@@ -1,0 +1,62 @@
+"""`hepamap models list|show|verify|schema`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hepamap.cli.console import report_error
+from hepamap.errors import ModelError
+from hepamap.model_pack import find_pack, list_packs, manifest_json, manifest_schema_json
+from hepamap.settings import Settings
+
+models_app = typer.Typer(help="The model packs that are installed.", no_args_is_help=True)
+
+ModelsDir = Annotated[Path | None, typer.Option(help="Folder of the model packs.")]
+
+
+@models_app.command("list")
+def list_models(models_dir: ModelsDir = None) -> None:
+    """List the packs."""
+    packs = list_packs(models_dir or Settings().models_dir)
+    for pack in packs:
+        spec = pack.manifest
+        typer.echo(
+            f"{pack.name:<18} {spec.network.backbone}+{spec.network.head}  {spec.input.mpp:g} µm/px, {spec.input.patch} px, "
+            f"stride {spec.default_stride}  {spec.title}"
+        )
+    if not packs:
+        typer.echo("No model pack is installed.")
+
+
+@models_app.command()
+def show(model: Annotated[str, typer.Argument(help="id or id@version")], models_dir: ModelsDir = None) -> None:
+    """Print the manifest of a pack."""
+    typer.echo(manifest_json(find_pack(models_dir or Settings().models_dir, model).manifest), nl=False)
+
+
+@models_app.command()
+def verify(
+    model: Annotated[str | None, typer.Argument(help="id or id@version; all packs where none is given")] = None,
+    models_dir: ModelsDir = None,
+) -> None:
+    """Check the weights of packs against their manifests; status 1 when any differ."""
+    folder = models_dir or Settings().models_dir
+    failed = False
+    for pack in [find_pack(folder, model)] if model else list_packs(folder):
+        try:
+            pack.verify()
+            typer.echo(f"{pack.name}: ok, sha256 {pack.manifest.weights.sha256}")
+        except ModelError as error:
+            report_error(error)
+            failed = True
+    if failed:
+        raise typer.Exit(1)
+
+
+@models_app.command()
+def schema() -> None:
+    """Print the JSON schema of model.json (it is published as models/model.schema.json)."""
+    typer.echo(manifest_schema_json(), nl=False)

@@ -1,0 +1,107 @@
+"""`hepamap dataset …`, `hepamap train` and `hepamap evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from hepamap.cli.console import progress_bar
+from hepamap.pipeline import Progress
+from hepamap.settings import Settings
+
+dataset_app = typer.Typer(help="Patches from annotated slides.", no_args_is_help=True)
+
+ModelsDir = Annotated[Path | None, typer.Option(help="Folder of the model packs.")]
+
+
+@dataset_app.command("phantoms")
+def dataset_phantoms(
+    folder: Annotated[Path, typer.Argument(help="Folder for the slides and their table.")],
+    preset: Annotated[Literal["training", "held-out"], typer.Option(help="Which set of slides.")] = "training",
+    workers: Annotated[int, typer.Option(min=1, help="Slides that are painted side by side.")] = 2,
+) -> None:
+    """Make a set of synthetic slides with their truth and table; slides that are there are kept."""
+    from hepamap.phantom.cohort import write_cohort
+
+    with progress_bar(preset) as show:
+        table = write_cohort(
+            folder, preset, workers=workers, progress=lambda done, total: show(Progress(done, total, "painting slides"))
+        )
+    typer.echo(f"table: {table}")
+
+
+@dataset_app.command("build")
+def dataset_build(
+    table: Annotated[Path, typer.Argument(help="CSV: slide, annotations, group, split (train, val or test), …")],
+    out: Annotated[Path, typer.Option(help="Folder for the patches.")],
+    mpp: Annotated[float, typer.Option(help="Resolution of the patches, µm/px: 1.84 for 5X, 0.92 for 10X.")],
+    patch: Annotated[int, typer.Option(help="Patch side, px: 64 for 5X, 128 for 10X.")],
+    train: Annotated[int, typer.Option(help="Training patches of each class.")] = 20_000,
+    val: Annotated[int, typer.Option(help="Validation patches of each class.")] = 2_000,
+    test: Annotated[int, typer.Option(help="Test patches of each class.")] = 2_000,
+    seed: Annotated[int, typer.Option(help="The same seed draws the same patches.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier data set.")] = False,
+) -> None:
+    """Draw balanced patches from annotated slides by the paper's rules."""
+    from hepamap.training.build import BuildProgress, DatasetSpec, build_dataset
+
+    spec = DatasetSpec(mpp=mpp, patch_m=patch, per_class={"train": train, "val": val, "test": test}, seed=seed)
+    with progress_bar(out.name) as show:
+
+        def tell(step: BuildProgress) -> None:
+            show(Progress(step.done, step.total, step.slide))
+
+        build_dataset(table, out, spec, overwrite=overwrite, progress=tell)
+    dataset_show(out)
+
+
+@dataset_app.command("show")
+def dataset_show(
+    dataset: Annotated[Path, typer.Argument(help="Folder of a data set.")],
+    sheet: Annotated[Path | None, typer.Option(help="PNG file for a sheet of random patches.")] = None,
+) -> None:
+    """Count the patches of a data set by split and class, and by slide."""
+    from hepamap.training.show import contact_sheet, describe
+
+    typer.echo(describe(dataset))
+    if sheet is not None:
+        sheet.write_bytes(contact_sheet(dataset))
+        typer.echo(f"sheet: {sheet}")
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, e.g. models/recipes/hcc-5x.toml.")],
+    dataset: Annotated[list[Path], typer.Option(help="Folder of a data set; may be given several times.")],
+    out: Annotated[Path, typer.Option(help="Folder for the log, the checkpoints and the pack.")],
+    models_dir: ModelsDir = None,
+) -> None:
+    """Train a network by a recipe; ends in a model pack."""
+    from hepamap.training.train import train as run
+
+    pack = run(recipe, dataset, out, models_dir=models_dir or Settings().models_dir)
+    typer.echo(f"pack: {pack.folder}")
+
+
+def evaluate(
+    table: Annotated[Path, typer.Argument(help="CSV: slide, annotations, group, split, …")],
+    model: Annotated[list[str], typer.Option(help="Model pack; may be given several times.")],
+    split: Annotated[str, typer.Option(help="Which rows of the table.")] = "test",
+    stride: Annotated[int | None, typer.Option(help="Step between patches, model px; default: as each model says.")] = None,
+    models_dir: ModelsDir = None,
+) -> None:
+    """Score models on annotated slides through the pipeline that serves; prints a Markdown table."""
+    from hepamap.detection import Detector
+    from hepamap.training.cohort import read_cohort
+    from hepamap.training.evaluate import evaluate as run
+    from hepamap.training.evaluate import markdown_table
+
+    slides = [row for row in read_cohort(table) if row.split == split]
+    detector = Detector(models_dir or Settings().models_dir)
+    scores = []
+    with progress_bar("evaluate") as show:
+        for score in run(slides, model, detector, stride_m=stride, progress=show):
+            scores.append(score)
+            typer.echo(f"{score.slide} {score.model}: IoU {score.iou:.3f}, AUC {score.auc:.3f}", err=True)
+    typer.echo(markdown_table(scores), nl=False)

@@ -1,0 +1,109 @@
+"""Sets of synthetic slides with their table, as `hepamap dataset build` and `hepamap evaluate` read it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Literal
+
+from hepamap.phantom.spec import Kind, PhantomSpec
+from hepamap.phantom.writer import write_phantom
+
+Preset = Literal["training", "held-out"]
+TABLE_NAME = "cohort.csv"
+
+_SIZES_UM: dict[Kind, tuple[float, float]] = {"resection": (3200.0, 2400.0), "biopsy": (8000.0, 2400.0)}
+_HELD_OUT_MPP = (0.23, 0.2527, 0.46, 0.5)
+# Mostly 20X: the finer slides cost four times the pixels and look the same at 5X and 10X.
+_TRAINING_MPP = (0.46, 0.5, 0.46, 0.5, 0.46, 0.2527)
+_COUNTS: dict[str, dict[Kind, int]] = {
+    "train": {"resection": 44, "biopsy": 16},
+    "val": {"resection": 6, "biopsy": 3},
+    "test": {"resection": 6, "biopsy": 3},
+}
+# Seeds of the splits never meet, so neither do their tissue, stain or scanner.
+_FIRST_SEED = {"train": 10_000, "val": 20_000, "test": 30_000, "held-out": 40_000}
+
+
+@dataclass(frozen=True, slots=True)
+class CohortEntry:
+    """One slide of a set."""
+
+    name: str
+    split: str
+    spec: PhantomSpec
+
+
+def cohort_entries(preset: Preset) -> list[CohortEntry]:
+    """The slides of a set; always the same."""
+    return list(_training_entries() if preset == "training" else _held_out_entries())
+
+
+def write_cohort(
+    folder: Path, preset: Preset, *, workers: int = 2, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Path:
+    """Write the slides, their truth and the table; slides that are there already are kept.
+
+    Args:
+        folder: where to.
+        preset: which set.
+        workers: processes that paint side by side.
+        progress: told how many slides of all are done.
+
+    Returns:
+        The table.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = cohort_entries(preset)
+    missing = [entry for entry in entries if not (folder / f"{entry.name}.geojson").exists()]
+    done = len(entries) - len(missing)
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for _ in pool.map(_write, [folder] * len(missing), missing):
+            done += 1
+            progress(done, len(entries))
+    return _write_table(folder, entries)
+
+
+def _training_entries() -> Iterator[CohortEntry]:
+    for split, counts in _COUNTS.items():
+        seed = _FIRST_SEED[split]
+        for kind, count in counts.items():
+            for _ in range(count):
+                width_um, height_um = _SIZES_UM[kind]
+                mpp = _TRAINING_MPP[seed % len(_TRAINING_MPP)]
+                yield CohortEntry(f"{split}-{kind}-{seed}", split, PhantomSpec(kind, width_um, height_um, mpp, seed=seed))
+                seed += 1
+
+
+def _held_out_entries() -> Iterator[CohortEntry]:
+    seed = _FIRST_SEED["held-out"]
+    for mpp in _HELD_OUT_MPP:
+        for kind, (width_um, height_um) in _SIZES_UM.items():
+            yield CohortEntry(f"{kind}-{mpp:g}", "test", PhantomSpec(kind, width_um, height_um, mpp, seed=seed))
+            seed += 1
+
+
+def _write(folder: Path, entry: CohortEntry) -> None:
+    """Write one slide; the truth last, so that a slide with a truth is whole."""
+    slide = folder / f"{entry.name}.tif"
+    partial = folder / f".{entry.name}.partial.tif"
+    truth = folder / f".{entry.name}.partial.geojson"
+    write_phantom(entry.spec, partial, truth)
+    partial.replace(slide)
+    truth.replace(folder / f"{entry.name}.geojson")
+
+
+def _write_table(folder: Path, entries: list[CohortEntry]) -> Path:
+    path = folder / TABLE_NAME
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(("slide", "annotations", "group", "split", "unannotated"))
+        for entry in entries:
+            # On biopsies only the tumour is drawn: what is not annotated is not tumour.
+            unannotated = "non_tumour" if entry.spec.kind == "biopsy" else "ignore"
+            table.writerow((f"{entry.name}.tif", f"{entry.name}.geojson", entry.name, entry.split, unannotated))
+    return path

@@ -1,0 +1,147 @@
+"""How good a model is on annotated slides, measured through the pipeline that serves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
+from sklearn.metrics import roc_auc_score
+
+from hepamap.detection import DetectionRequest, Detector, detect
+from hepamap.geometry import Lattice
+from hepamap.pipeline import Progress, ignore_progress, regions_of
+from hepamap.probability_map import ProbabilityMap
+from hepamap.results import open_result
+from hepamap.slide import Slide
+from hepamap.training.agreement import Shift, best_shift, intersection_over_union
+from hepamap.training.areas import labelled_areas
+from hepamap.training.cohort import CohortSlide
+from hepamap.training.masks import ShareMap, rasterise
+
+
+@dataclass(frozen=True, slots=True)
+class SlideScore:
+    """What one model reached on one slide."""
+
+    slide: str
+    mpp: float
+    """Pixel size of the slide, µm."""
+    model: str
+    iou: float
+    """Contours against true outlines."""
+    sensitivity: float
+    specificity: float
+    auc: float
+    """Over the patches of the slide; NaN where it has one class only."""
+    shift: Shift | None
+    tumour_true_mm2: float
+    tumour_found_mm2: float
+    seconds: float
+
+
+def evaluate(
+    slides: Iterable[CohortSlide],
+    models: Sequence[str],
+    detector: Detector,
+    *,
+    stride_m: int | None = None,
+    progress: Callable[[Progress], None] = ignore_progress,
+) -> Iterable[SlideScore]:
+    """Score models on annotated slides, one after the other.
+
+    Args:
+        slides: rows of a cohort's table.
+        models: packs, by id or id@version.
+        detector: the loaded models.
+        stride_m: stride, model px; None: as each model says.
+        progress: told how far the current slide is.
+    """
+    for row in slides:
+        for model in models:
+            with TemporaryDirectory() as folder:
+                request = DetectionRequest(row.slide, model, stride_m=stride_m, mpp_override_um=row.mpp_override_um)
+                summary = detect(request, Path(folder) / "result", detector, progress=progress)
+                stored = open_result(Path(folder) / "result")
+            yield score(row, model, stored.map, summary.result["parameters"], summary.result["seconds"]["total"])
+
+
+def score(
+    row: CohortSlide, model: str, probability_map: ProbabilityMap, parameters: dict[str, float], seconds: float
+) -> SlideScore:
+    """Compare a map with a slide's annotations."""
+    with Slide.open(row.slide, mpp_override_um=row.mpp_override_um) as slide:
+        areas = labelled_areas(slide, row)
+        um2_per_px = slide.pixel_size.area_um2
+    threshold = parameters["threshold"]
+    regions = regions_of(probability_map, threshold, parameters["min_area_um2"], parameters["min_hole_area_um2"])
+    found = shapely.union_all([region.polygon_l0 for region in regions])
+    labels = patch_labels(areas.tumour_l0, shapely.union(areas.tumour_l0, areas.non_tumour_l0), probability_map.lattice)
+    truth, answer = _known(labels, probability_map.values)
+    return SlideScore(
+        slide=row.slide.stem,
+        mpp=probability_map.lattice.grid.pixel_size.x_um,
+        model=model,
+        iou=intersection_over_union(found, areas.tumour_l0),
+        sensitivity=_rate(answer[truth] >= threshold),
+        specificity=_rate(answer[~truth] < threshold),
+        auc=float(roc_auc_score(truth, answer)) if 0 < truth.sum() < len(truth) else float("nan"),
+        shift=best_shift(found, areas.tumour_l0, probability_map.lattice),
+        tumour_true_mm2=areas.tumour_l0.area * um2_per_px / 1e6,
+        tumour_found_mm2=found.area * um2_per_px / 1e6,
+        seconds=seconds,
+    )
+
+
+def patch_labels(tumour_l0: BaseGeometry, annotated_l0: BaseGeometry, lattice: Lattice) -> NDArray[np.int8]:
+    """The paper's test labels of a map's patches: 1 where over 50 % of the patch is tumour, else 0.
+
+    Patches of which less than half is annotated have no label.
+
+    Returns:
+        (rows, columns); -1 for no label.
+    """
+    first_m = lattice.patch_region_m(0, 0)
+    whole_m = lattice.patch_region_m(0, 0, lattice.columns, lattice.rows)
+    grid, width, height = lattice.grid, round(whole_m.width), round(whole_m.height)
+
+    def model_px(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        return points / np.array([grid.scale_x, grid.scale_y]) - np.array([first_m.x, first_m.y])
+
+    x, y = np.meshgrid(np.arange(lattice.columns) * grid.stride_m, np.arange(lattice.rows) * grid.stride_m)
+    tumour, annotated = (
+        ShareMap(rasterise(shapely.transform(area, model_px), width, height)).shares(x.ravel(), y.ravel(), grid.patch_m)
+        for area in (tumour_l0, annotated_l0)
+    )
+    labels = np.where(annotated >= 0.5, tumour > 0.5, -1).astype(np.int8)
+    return labels.reshape(lattice.rows, lattice.columns)
+
+
+def markdown_table(scores: Iterable[SlideScore]) -> str:
+    """Scores as a Markdown table, a row for each slide and model."""
+    lines = [
+        "| slide | µm/px | model | IoU | AUC | sensitivity | specificity | shift x, y (cells) | tumour true / found (mm²) | s |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in scores:
+        shift = "none" if row.shift is None else f"{row.shift.x_cell:+.2f}, {row.shift.y_cell:+.2f}"
+        lines.append(
+            f"| {row.slide} | {row.mpp:.4g} | {row.model} | {row.iou:.3f} | {row.auc:.3f} | {row.sensitivity:.3f} | "
+            f"{row.specificity:.3f} | {shift} | {row.tumour_true_mm2:.2f} / {row.tumour_found_mm2:.2f} | {row.seconds:.0f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _known(labels: NDArray[np.int8], values: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    """Labels and probabilities of the patches that have both."""
+    known = np.isfinite(values) & (labels >= 0)
+    return labels[known] == 1, values[known]
+
+
+def _rate(hits: NDArray[np.bool_]) -> float:
+    return float(hits.mean()) if len(hits) else float("nan")
