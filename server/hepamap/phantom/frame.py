@@ -8,7 +8,6 @@ world (512 i, 512 j) µm, so every window of every slide of one seed is cut from
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import cv2
 import numpy as np
@@ -25,7 +24,7 @@ BLOCK_UM = BLOCK_PX * WORKING_UM
 
 # Smooth fields are computed on a coarse grid and enlarged. PADDED_PX is a multiple of both steps, and so are block
 # origins, so that the grids of neighbouring blocks coincide.
-_SMOOTH_STEP_PX = 16
+SMOOTH_STEP_PX = 16
 _OUTLINE_STEP_PX = 8
 _OUTLINE_STEP_UM = _OUTLINE_STEP_PX * WORKING_UM
 # How far outside the block outlines are looked at: the reach of signed distances.
@@ -57,17 +56,9 @@ class BlockFrame:
         side_um = PADDED_PX * WORKING_UM
         return x_um - reach_um, y_um - reach_um, x_um + side_um + reach_um, y_um + side_um + reach_um
 
-    @cached_property
-    def smooth_grid_um(self) -> tuple[Field, Field]:
-        """World x and y of the nodes of the coarse grid, from the padded block's corner on, in µm relative to it."""
-        nodes = (np.arange(PADDED_PX // _SMOOTH_STEP_PX, dtype=np.float32) + 0.5) * _SMOOTH_STEP_PX * WORKING_UM
-        x_um, y_um = np.meshgrid(nodes, nodes)
-        return x_um, y_um
-
-    @cached_property
-    def pixel_grid_um(self) -> tuple[Field, Field]:
-        """X and y of every pixel's centre, µm from the padded block's corner."""
-        centres = (np.arange(PADDED_PX, dtype=np.float32) + 0.5) * WORKING_UM
+    def grid_um(self, step_px: int) -> tuple[Field, Field]:
+        """World x and y of the centres of all `step_px` × `step_px` squares, µm from the padded block's corner."""
+        centres = (np.arange(PADDED_PX // step_px, dtype=np.float32) + 0.5) * np.float32(step_px * WORKING_UM)
         x_um, y_um = np.meshgrid(centres, centres)
         return x_um, y_um
 
@@ -75,10 +66,6 @@ class BlockFrame:
         """World positions in px of the padded block (0.5 is the centre of the first pixel)."""
         x0_um, y0_um = self.origin_um
         return ((x_um - x0_um) / WORKING_UM).astype(np.float32), ((y_um - y0_um) / WORKING_UM).astype(np.float32)
-
-    def enlarge(self, coarse: Field) -> Field:
-        """A field on the coarse grid, on every pixel."""
-        return np.asarray(cv2.resize(coarse, (PADDED_PX, PADDED_PX), interpolation=cv2.INTER_LINEAR), np.float32)
 
     def clip(self, geometry: BaseGeometry, reach_um: float = 0.0) -> BaseGeometry:
         """The part of a geometry (µm) that this block sees."""
@@ -103,9 +90,12 @@ class BlockFrame:
         smooth = cv2.GaussianBlur(distance.astype(np.float32), (5, 5), 1.0)[
             _REACH_STEPS:-_REACH_STEPS, _REACH_STEPS:-_REACH_STEPS
         ]
-        return np.asarray(
-            cv2.resize(smooth * _OUTLINE_STEP_UM, (PADDED_PX, PADDED_PX), interpolation=cv2.INTER_LINEAR), np.float32
-        )
+        return enlarged(smooth * np.float32(_OUTLINE_STEP_UM))
+
+
+def enlarged(coarse: Field, side_px: int = PADDED_PX) -> Field:
+    """A field on the centres of squares, on every pixel of a block (or on a finer grid of `side_px`)."""
+    return np.asarray(cv2.resize(coarse, (side_px, side_px), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def _fill(mask: Mask, geometry: BaseGeometry, origin_um: tuple[float, float], step_um: float) -> None:

@@ -13,7 +13,7 @@ from shapely.geometry import Polygon, box
 from shapely.geometry.base import BaseGeometry
 
 from hepamap.phantom.hashing import generator
-from hepamap.phantom.shapes import lobulated, polygons_only, ribbon, wavy_line
+from hepamap.phantom.shapes import lobulated, polygons_only, ribbon, roughened, wavy_line
 from hepamap.phantom.spec import PhantomSpec
 
 _EMPTY = Polygon()
@@ -76,7 +76,7 @@ def _piece(rng: np.random.Generator, centre_um: tuple[float, float], room_um: tu
     left, top = centre_um[0] - half[0], centre_um[1] - half[1]
     # The knife: the sides of the blob that stick out of the room are cut straight.
     cut = box(left, top, left + 2 * half[0], top + 2 * half[1]).buffer(-0.04 * min(half)).buffer(0.04 * min(half))
-    return polygons_only(shapely.segmentize(shapely.intersection(blob, cut), 60.0), _MIN_PART_UM2)
+    return polygons_only(roughened(rng, shapely.intersection(blob, cut), 9.0, 220.0), _MIN_PART_UM2)
 
 
 def _nodules(rng: np.random.Generator, tissue: BaseGeometry) -> BaseGeometry:
@@ -136,16 +136,28 @@ def _core(rng: np.random.Generator, length_um: float, centre_um: float, scale: f
     start_um = (length_um - reach_um) * rng.uniform(0.3, 0.7)
     tilt_um = scale * rng.uniform(-120, 120)
     line = wavy_line(rng, (start_um, centre_um - tilt_um), (start_um + reach_um, centre_um + tilt_um), 90.0 * scale)
-    tissue = ribbon(rng, line, scale * rng.uniform(850, 1150), 0.07)
+    tissue = roughened(rng, ribbon(rng, line, scale * rng.uniform(850, 1150), 0.07), 7.0, 150.0)
     for _ in range(int(rng.integers(0, 3)) if reach_um > 6000 else 0):
         # The core has broken here: a gap with rough ends.
         gap = (start_um + reach_um * rng.uniform(0.1, 0.9), centre_um)
         tissue = shapely.difference(tissue, lobulated(rng, gap, (rng.uniform(60, 260), 900.0), roughness=0.05).buffer(0))
     from_um = start_um + reach_um * rng.uniform(-0.1, 0.45)
     to_um = from_um + reach_um * rng.uniform(0.35, 0.65)
-    middle = ((from_um + to_um) / 2, centre_um + rng.uniform(-250, 250) * scale)
-    tumour = lobulated(rng, middle, ((to_um - from_um) / 2, (to_um - from_um) / 2), roughness=0.05, lobes=8)
-    return tissue, shapely.intersection(tumour, tissue)
+    return tissue, shapely.intersection(_stretch(rng, from_um, to_um, centre_um, 900.0 * scale), tissue)
+
+
+def _stretch(rng: np.random.Generator, from_um: float, to_um: float, centre_um: float, half_um: float) -> BaseGeometry:
+    """What lies between two wavy fronts across a core, µm."""
+    fronts = [
+        wavy_line(
+            rng,
+            (x_um + rng.uniform(-0.5, 0.5) * half_um, centre_um - half_um),
+            (x_um + rng.uniform(-0.5, 0.5) * half_um, centre_um + half_um),
+            0.13 * half_um,
+        )
+        for x_um in (from_um, to_um)
+    ]
+    return shapely.make_valid(Polygon(np.vstack([fronts[0], fronts[1][::-1]])))
 
 
 def _necrosis(rng: np.random.Generator, tumour: BaseGeometry) -> BaseGeometry:

@@ -44,13 +44,32 @@ def lobulated(
     return Polygon(points)
 
 
+def roughened(rng: np.random.Generator, geometry: BaseGeometry, amplitude_um: float, wave_um: float) -> BaseGeometry:
+    """Polygons whose outlines wobble by about an amplitude, over about a wavelength, µm; valid."""
+    parts = []
+    for part in shapely.get_parts(shapely.segmentize(geometry, _VERTEX_UM)):
+        points = shapely.get_coordinates(part.exterior)[:-1]
+        width = max(3, int(wave_um / _VERTEX_UM))
+        window = np.hanning(width + 2)[1:-1]
+        window /= np.sqrt((window**2).sum())
+        # Convolved round the ring, so that its ends meet.
+        shift = [_around(rng.normal(0, amplitude_um, len(points)), window) for _ in range(2)]
+        parts.append(Polygon(points + np.column_stack(shift)))
+    return polygons_only(shapely.union_all([shapely.make_valid(part) for part in parts]))
+
+
+def _around(values: NDArray[np.float64], window: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values on a ring, convolved with a window."""
+    return np.convolve(np.pad(values, len(window), mode="wrap"), window, mode="same")[len(window) : -len(window)]
+
+
 def wavy_line(
     rng: np.random.Generator, start_um: tuple[float, float], end_um: tuple[float, float], amplitude_um: float
 ) -> Points:
     """Points (N, 2) along a line that bends smoothly, µm."""
     start, end = np.array(start_um), np.array(end_um)
     length_um = float(np.hypot(*(end - start)))
-    share = np.linspace(0, 1, max(8, int(length_um / 40)))
+    share = np.linspace(0, 1, max(16, int(length_um / 25)))
     along = (end - start) / max(length_um, 1e-9)
     across = np.array([-along[1], along[0]])
     bend = np.zeros_like(share)
@@ -67,8 +86,10 @@ def ribbon(rng: np.random.Generator, line_um: Points, width_um: float, variation
     for order in range(2, 14):
         half += width_um / 2 * variation * rng.normal() / order**0.5 * np.sin(order * np.pi * share + rng.uniform(0, 6.3))
     half = np.clip(half, width_um * 0.3, width_um * 0.75)
-    # Blunt, slightly rounded ends.
-    half *= np.clip(np.minimum(share, 1 - share) * len(line_um) / 6, 0.35, 1) ** 0.5
+    # Blunt, rounded ends: a quarter circle on each side.
+    length_um = float(np.hypot(*np.diff(line_um, axis=0).T).sum())
+    from_end = np.clip(np.minimum(share, 1 - share) * length_um / (0.35 * width_um), 0, 1)
+    half *= np.sqrt(1 - (1 - from_end) ** 2) * 0.85 + 0.15
     tangent = np.gradient(line_um, axis=0)
     normal = np.column_stack([-tangent[:, 1], tangent[:, 0]]) / np.maximum(np.hypot(*tangent.T), 1e-9)[:, None]
     outline = np.vstack([line_um + normal * half[:, None], (line_um - normal * half[:, None])[::-1]])

@@ -35,6 +35,14 @@ class Nuclei:
         """Those for which `keep` is true."""
         return Nuclei(self.x_px[keep], self.y_px[keep], self.sprite[keep])
 
+    def and_those_of(self, other: Nuclei) -> Nuclei:
+        """Both together."""
+        return Nuclei(
+            np.concatenate([self.x_px, other.x_px]),
+            np.concatenate([self.y_px, other.y_px]),
+            np.concatenate([self.sprite, other.sprite]),
+        )
+
 
 @dataclass(frozen=True)
 class SpriteBank:
@@ -99,7 +107,7 @@ def _epithelial(rng: np.random.Generator, tissue: Architecture) -> Mask:
     diameter = tissue.nucleus_um * float(np.exp(rng.normal(0, tissue.nucleus_spread)))
     diameter = float(np.clip(diameter, 0.6 * tissue.nucleus_um, 1.55 * tissue.nucleus_um))
     aspect = 1 + abs(rng.normal(0, 2.0 * tissue.irregularity))
-    stain = tissue.nucleus_stain * rng.uniform(0.85, 1.15)
+    stain = tissue.nucleus_stain * float(np.clip(rng.normal(1, tissue.nucleus_contrast), 0.5, 1.9))
     clumps = 0.12 + 2.0 * tissue.irregularity
     return _nucleus(rng, diameter, aspect, rng.uniform(0, np.pi), stain, clumps, tissue.irregularity)
 

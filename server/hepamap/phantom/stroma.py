@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
+from shapely.geometry import Point
+from shapely.geometry.base import BaseGeometry
 
 from hepamap.phantom.frame import PADDED_PX, WORKING_UM, BlockFrame, Field, Mask
 from hepamap.phantom.hashing import generator, jittered_lattice
+from hepamap.phantom.raster import at, discs, unit
 from hepamap.phantom.sprites import DIRECTIONS, Nuclei, SpriteBank
 from hepamap.phantom.style import Architecture
 from hepamap.phantom.textures import Textures
@@ -50,7 +51,7 @@ def paint(
     frame: BlockFrame,
     *,
     tissue: Architecture,
-    with_tracts: bool,
+    clear_of: BaseGeometry | None,
     capsule: Field | None,
     textures: Textures,
     bank: SpriteBank,
@@ -61,16 +62,16 @@ def paint(
     Args:
         frame: the block.
         tissue: the tissue that the connective tissue runs through.
-        with_tracts: whether it has portal tracts and central veins (liver) or only septa (carcinoma).
+        clear_of: in liver, what portal tracts and central veins keep clear of, µm; None in carcinoma, which has none.
         capsule: coverage by the tumour's capsule, 0 to 1.
         textures: the slide's noises.
         bank: the slide's nuclei.
         seed: the slide's seed.
     """
     drawing = _Drawing([], [], [], [])
-    if with_tracts:
-        _draw_tracts(drawing, frame, seed, bank)
-        _draw_veins(drawing, frame, seed)
+    if clear_of is not None:
+        _draw_tracts(drawing, frame, seed, bank, clear_of)
+        _draw_veins(drawing, frame, seed, clear_of)
     fibrous = _soft_discs(frame, drawing.tracts, textures)
     if tissue.septum_um > 0:
         fibrous = np.maximum(fibrous, _septa(frame, tissue, textures))
@@ -80,12 +81,14 @@ def paint(
     return Stroma(fibrous, walls, lumens, _cells(frame, drawing, fibrous, lumens, bank, seed))
 
 
-def _draw_tracts(drawing: _Drawing, frame: BlockFrame, seed: int, bank: SpriteBank) -> None:
+def _draw_tracts(drawing: _Drawing, frame: BlockFrame, seed: int, bank: SpriteBank, clear_of: BaseGeometry) -> None:
     """Portal tracts: a field of collagen with vein, artery, bile duct and lymphocytes."""
     x_um, y_um, (draw,) = jittered_lattice(frame.box_um(_TRACT_REACH_UM), _TRACT_SPACING_UM, 0.25, seed, _TRACT_SALT, 1)
     for x, y, key in zip(x_um.tolist(), y_um.tolist(), draw.tolist(), strict=True):
         rng = generator(seed, _TRACT_SALT, int(key * (1 << 40)))
         radius = rng.uniform(42, 105)
+        if clear_of.distance(Point(x, y)) < 1.2 * radius + 10:
+            continue
         for angle in rng.uniform(0, 2 * np.pi) + np.arange(3) * 2.1:
             # Three lobes make the corners of the tract.
             drawing.tracts.append((x + 0.5 * radius * np.cos(angle), y + 0.5 * radius * np.sin(angle), 0.62 * radius))
@@ -116,7 +119,7 @@ def _draw_tube(
     radius = float(np.clip(radius_um, 7.0, 18.0))
     drawing.walls.append((x, y, radius + 3))
     drawing.lumens.append((x, y, 0.42 * radius))
-    count = int(2 * np.pi * radius / 6.5)
+    count = int(2 * np.pi * radius / (7.5 if part == 2 else 11))
     for angle in np.arange(count) * 2 * np.pi / count + rng.normal(0, 0.08, count):
         ring = 0.8 * radius if part == 2 else radius
         heading = round((angle + np.pi / 2) / np.pi * DIRECTIONS) % DIRECTIONS
@@ -124,7 +127,7 @@ def _draw_tube(
         drawing.nuclei.append((x + ring * np.cos(angle), y + ring * np.sin(angle), sprite))
 
 
-def _draw_veins(drawing: _Drawing, frame: BlockFrame, seed: int) -> None:
+def _draw_veins(drawing: _Drawing, frame: BlockFrame, seed: int, clear_of: BaseGeometry) -> None:
     """Central veins, between the portal tracts: a lumen with a thin wall."""
     left, top, right, bottom = frame.box_um(_TRACT_REACH_UM)
     shift_um = _TRACT_SPACING_UM / 2, _TRACT_SPACING_UM * np.sqrt(0.75) / 3
@@ -132,39 +135,38 @@ def _draw_veins(drawing: _Drawing, frame: BlockFrame, seed: int) -> None:
     x_um, y_um, (size, stretch) = jittered_lattice(box_um, _TRACT_SPACING_UM, 0.15, seed, _VEIN_SALT, 2)
     for x, y, s, t in zip(x_um + shift_um[0], y_um + shift_um[1], size, stretch, strict=True):
         radius = 16 + 34 * s * s
+        if clear_of.distance(Point(x, y)) < 1.6 * radius + 10:
+            continue
         for step in (-0.5, 0.5):
             centre = (x + step * radius * t, y + step * radius * (1 - t))
             drawing.lumens.append((*centre, radius))
             drawing.tracts.append((*centre, radius + 5))
 
 
-def _visible(frame: BlockFrame, discs: Discs) -> list[tuple[float, float, float]]:
-    """Discs that touch the padded block, as x, y, radius in px of it."""
-    if not discs:
-        return []
-    table = np.array(discs)
+def _visible(frame: BlockFrame, round_things: Discs) -> tuple[Field, Field, Field]:
+    """Discs that touch the padded block: x, y and radius in px of it."""
+    table = np.array(round_things, np.float64).reshape(-1, 3)
     x_px, y_px = frame.px_from_um(table[:, 0], table[:, 1])
-    radius_px = table[:, 2] / WORKING_UM
+    radius_px = (table[:, 2] / WORKING_UM).astype(np.float32)
     near = (x_px > -radius_px) & (x_px < PADDED_PX + radius_px) & (y_px > -radius_px) & (y_px < PADDED_PX + radius_px)
-    return list(zip(x_px[near].tolist(), y_px[near].tolist(), radius_px[near].tolist(), strict=True))
+    return x_px[near], y_px[near], radius_px[near]
 
 
-def _mask(frame: BlockFrame, discs: Discs) -> Mask:
+def _mask(frame: BlockFrame, round_things: Discs) -> Mask:
     """Coverage of a union of discs, 255 = inside."""
     canvas = np.zeros((PADDED_PX, PADDED_PX), np.uint8)
-    for x, y, radius in _visible(frame, discs):
-        cv2.circle(canvas, (round((x - 0.5) * 16), round((y - 0.5) * 16)), round(radius * 16), 255, -1, cv2.LINE_AA, 4)
+    discs(canvas, *_visible(frame, round_things))
     return canvas
 
 
-def _soft_discs(frame: BlockFrame, discs: Discs, textures: Textures) -> Field:
+def _soft_discs(frame: BlockFrame, round_things: Discs, textures: Textures) -> Field:
     """Coverage of a union of discs with a ragged edge, 0 to 1."""
-    visible = _visible(frame, discs)
-    if not visible:
+    visible = _visible(frame, round_things)
+    if len(visible[0]) == 0:
         return np.zeros((PADDED_PX, PADDED_PX), np.float32)
     depth_um = np.full((PADDED_PX, PADDED_PX), -99.0, np.float32)
-    x_um, y_um = frame.pixel_grid_um
-    for x, y, radius in visible:
+    x_um, y_um = frame.grid_um(1)
+    for x, y, radius in zip(*(values.tolist() for values in visible), strict=True):
         # Only the disc's own neighbourhood is touched.
         reach = radius + 40
         rows = slice(max(0, int(y - reach)), max(0, int(y + reach)))
@@ -193,8 +195,7 @@ def _cells(frame: BlockFrame, drawing: _Drawing, fibrous: Field, lumens: Mask, b
     box_um = frame.box_um(10.0)
     x_um, y_um, draw = jittered_lattice(box_um, _FIBROBLAST_SPACING_UM, 0.45, seed, _STROMA_CELL_SALT, 3)
     x_px, y_px = frame.px_from_um(x_um, y_um)
-    rows, columns = np.clip(y_px, 0, PADDED_PX - 1).astype(int), np.clip(x_px, 0, PADDED_PX - 1).astype(int)
-    kept = (fibrous[rows, columns] > 0.6) & (lumens[rows, columns] == 0) & (draw[0] < 0.75)
+    kept = (at(fibrous, x_px, y_px) > 0.6) & (at(lumens, x_px, y_px) == 0) & (draw[0] < 0.75)
     round_cell = draw[0] < 0.12
     sprite = np.where(round_cell, bank.pick(bank.lymphocyte, draw[1]), bank.pick_spindle(draw[2] * np.pi, draw[1]))
     scattered = Nuclei(x_px, y_px, sprite).where(kept)
@@ -209,12 +210,7 @@ def _cells(frame: BlockFrame, drawing: _Drawing, fibrous: Field, lumens: Mask, b
     )
 
 
-def unit(mask: Mask) -> Field:
-    """A mask as 0 to 1."""
-    return mask.astype(np.float32) * np.float32(1 / 255)
-
-
-def shade(stroma: Stroma, fibres: NDArray[np.float32]) -> tuple[Field, Field]:
+def shade(stroma: Stroma, fibres: Field) -> tuple[Field, Field]:
     """Haematoxylin and eosin of the connective tissue itself.
 
     Args:
@@ -224,6 +220,5 @@ def shade(stroma: Stroma, fibres: NDArray[np.float32]) -> tuple[Field, Field]:
     muscle = unit(stroma.epithelium)
     # Clefts between bundles of collagen are pale.
     e = np.clip(0.27 + 0.075 * fibres, 0.03, 0.6)
-    e = e * (1 - muscle) + muscle * 0.33
-    h = 0.045 + 0.05 * muscle
-    return h, e
+    e += muscle * (np.float32(0.33) - e)
+    return 0.045 + 0.05 * muscle, e

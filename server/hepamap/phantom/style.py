@@ -12,8 +12,9 @@ from hepamap.phantom.hashing import generator
 from hepamap.phantom.spec import PhantomSpec
 
 LIVER_SALT, TUMOUR_SALT = 1, 2
-NUCLEAR_CLEARING = 0.55
-"""How much of the cytoplasm's eosin a nucleus displaces."""
+
+# Rim, nucleolus and the spread of sizes make nuclei hold this much more stain than a plain disc.
+_SPRITE_STAIN = 1.2
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,10 @@ class Architecture:
     """Roughness of a nucleus' outline."""
     nucleus_stain: float
     """Haematoxylin of a nucleus."""
+    nucleus_contrast: float
+    """Standard deviation of haematoxylin from nucleus to nucleus, as a share of it."""
+    clearing: float
+    """How much of the cytoplasm's eosin a nucleus displaces."""
     cytoplasm_h: float
     """Haematoxylin of cytoplasm."""
     cytoplasm_e: float
@@ -105,7 +110,7 @@ class _Balance:
         return cls(
             open_share=rng.uniform(0.09, 0.18),
             fat_share=max(0.0, rng.uniform(-0.12, 0.16)),
-            mean_h=rng.uniform(0.21, 0.27),
+            mean_h=rng.uniform(0.20, 0.26),
             mean_e=rng.uniform(0.19, 0.27),
             blood=float(rng.uniform(0, 0.6) ** 2),
         )
@@ -123,10 +128,17 @@ def liver(seed: int) -> Architecture:
         nucleus_um=rng.uniform(6.8, 8.0),
         nucleus_spread=rng.uniform(0.05, 0.10),
         irregularity=0.015,
-        nucleus_stain=rng.uniform(0.75, 1.0),
+        nucleus_stain=rng.uniform(0.72, 1.12),
+        nucleus_contrast=0.08,
+        clearing=rng.uniform(0.55, 0.85),
         fat_um=rng.uniform(9, 16),
         septum_um=max(0.0, rng.uniform(-60, 50)),
         glands=0.0,
+        open_factor=rng.uniform(0.72, 1.02),
+        h_factor=rng.uniform(0.95, 1.2),
+        e_factor=rng.uniform(0.96, 1.10),
+        crosslink=rng.uniform(0.6, 1.0),
+        cell_contrast=rng.uniform(0.08, 0.20),
     )
 
 
@@ -143,10 +155,17 @@ def carcinoma(seed: int) -> Architecture:
         nucleus_um=cell_um * rng.uniform(0.62, 0.72),
         nucleus_spread=rng.uniform(0.12, 0.20),
         irregularity=rng.uniform(0.025, 0.05),
-        nucleus_stain=rng.uniform(0.40, 0.55),
+        nucleus_stain=rng.uniform(0.30, 0.51),
+        nucleus_contrast=rng.uniform(0.12, 0.28),
+        clearing=rng.uniform(0.0, 0.35),
         fat_um=rng.uniform(8, 14),
         septum_um=max(0.0, rng.uniform(-60, 60)),
         glands=max(0.0, rng.uniform(-0.3, 0.3)),
+        open_factor=rng.uniform(0.75, 1.05),
+        h_factor=rng.uniform(0.82, 1.07),
+        e_factor=rng.uniform(0.88, 1.02),
+        crosslink=rng.uniform(0.3, 0.7),
+        cell_contrast=rng.uniform(0.12, 0.28),
     )
 
 
@@ -161,6 +180,13 @@ def _balanced(
     nucleus_spread: float,
     irregularity: float,
     nucleus_stain: float,
+    nucleus_contrast: float,
+    clearing: float,
+    open_factor: float,
+    h_factor: float,
+    e_factor: float,
+    cell_contrast: float,
+    crosslink: float,
     fat_um: float,
     septum_um: float,
     glands: float,
@@ -170,20 +196,22 @@ def _balanced(
     nuclear_share = math.pi / 4 * nucleus_um**2 / cell_area_um2
     fat_cell_share = math.pi / 4 * fat_um**2 / cell_area_um2
     solid_share = 1 - balance.open_share
-    cytoplasm_h = balance.mean_h / solid_share - nuclear_share * nucleus_stain
+    cytoplasm_h = balance.mean_h / solid_share - _SPRITE_STAIN * nuclear_share * nucleus_stain
     return Architecture(
         salt=salt,
         plate_um=plate_um,
-        gap_um=plate_um * balance.open_share * rng.uniform(0.85, 1.15),
-        crosslink=rng.uniform(0.3, 0.7),
+        gap_um=plate_um * balance.open_share * open_factor,
+        crosslink=crosslink,
         cell_um=cell_um,
         nucleus_um=nucleus_um,
         nucleus_spread=nucleus_spread,
         irregularity=irregularity,
         nucleus_stain=nucleus_stain,
-        cytoplasm_h=max(0.02, cytoplasm_h) * rng.uniform(0.9, 1.1),
-        cytoplasm_e=balance.mean_e / (solid_share * (1 - NUCLEAR_CLEARING * nuclear_share)) * rng.uniform(0.93, 1.07),
-        cell_contrast=rng.uniform(0.06, 0.16),
+        nucleus_contrast=nucleus_contrast,
+        clearing=clearing,
+        cytoplasm_h=max(0.02, cytoplasm_h) * h_factor,
+        cytoplasm_e=balance.mean_e / (solid_share * (1 - clearing * nuclear_share)) * e_factor,
+        cell_contrast=cell_contrast,
         membrane=rng.uniform(0.02, 0.08),
         lining=rng.uniform(0.3, 0.5),
         blood=balance.blood,

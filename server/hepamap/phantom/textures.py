@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hepamap.phantom.frame import MARGIN_PX, BlockFrame, Field
+from hepamap.phantom.frame import MARGIN_PX, SMOOTH_STEP_PX, BlockFrame, Field, enlarged
 from hepamap.phantom.hashing import generator
 
 TEXTURE_PX = 1024
@@ -19,7 +19,7 @@ _CLOUD_CYCLES = 6
 
 @dataclass(frozen=True)
 class Textures:
-    """The noises of one slide, each float32 (TEXTURE_PX, TEXTURE_PX), periodic, mean 0 and variance 1."""
+    """The noises of one slide, float32, mean 0 and variance 1; the first three are periodic (TEXTURE_PX, TEXTURE_PX)."""
 
     band: Field
     """Labyrinth: one wavelength only, `_BAND_CYCLES` waves per side. Its zero lines are the sinusoids."""
@@ -28,9 +28,9 @@ class Textures:
     cloud: Field
     """Smooth: `_CLOUD_CYCLES` waves per side."""
     grain: Field
-    """Granules of cytoplasm and chromatin, 1 to 4 px."""
+    """Granules of cytoplasm and chromatin, 1 to 4 px, laid over a padded block; the same on every block."""
     fibres: Field
-    """Wavy collagen."""
+    """Wavy collagen, laid over a padded block; the same on every block."""
 
     @classmethod
     def of_seed(cls, seed: int) -> Textures:
@@ -40,27 +40,30 @@ class Textures:
             band=_band_noise(rng, _BAND_CYCLES, 0.22),
             band2=_band_noise(rng, _BAND_CYCLES, 0.22),
             cloud=_band_noise(rng, _CLOUD_CYCLES, 0.5),
-            grain=_grain(rng),
-            fibres=_fibres(rng),
+            grain=_laid(_grain(rng)),
+            fibres=_laid(_fibres(rng)),
         )
 
-    def labyrinth(self, frame: BlockFrame, wavelength_um: float, offset_um: float, warp_um: Field | None = None) -> Field:
-        """`band` on every pixel of a block, at a wavelength in µm."""
-        return _lookup(self.band, frame, frame.pixel_grid_um, TEXTURE_PX / (_BAND_CYCLES * wavelength_um), offset_um, warp_um)
+    def labyrinth(
+        self, frame: BlockFrame, wavelength_um: float, offset_um: float, step_px: int, warp_um: Field | None = None
+    ) -> Field:
+        """`band` at a wavelength in µm, on squares of `step_px`, bent by `warp_um` on the same squares."""
+        scale = TEXTURE_PX / (_BAND_CYCLES * wavelength_um)
+        return _lookup(self.band, frame, frame.grid_um(step_px), scale, offset_um, warp_um)
 
-    def crosslinks(self, frame: BlockFrame, wavelength_um: float, offset_um: float) -> Field:
-        """`band2` on every pixel of a block, at a wavelength in µm."""
-        return _lookup(self.band2, frame, frame.pixel_grid_um, TEXTURE_PX / (_BAND_CYCLES * wavelength_um), offset_um)
+    def crosslinks(self, frame: BlockFrame, wavelength_um: float, offset_um: float, step_px: int) -> Field:
+        """`band2` at a wavelength in µm, on squares of `step_px`."""
+        scale = TEXTURE_PX / (_BAND_CYCLES * wavelength_um)
+        return _lookup(self.band2, frame, frame.grid_um(step_px), scale, offset_um)
+
+    def coarse(self, frame: BlockFrame, wavelength_um: float, offset_um: float) -> Field:
+        """`cloud` at a wavelength of many µm, on squares of `SMOOTH_STEP_PX`."""
+        scale = TEXTURE_PX / (_CLOUD_CYCLES * wavelength_um)
+        return _lookup(self.cloud, frame, frame.grid_um(SMOOTH_STEP_PX), scale, offset_um)
 
     def smooth(self, frame: BlockFrame, wavelength_um: float, offset_um: float) -> Field:
-        """`cloud` at a wavelength of many µm; computed on the coarse grid and enlarged."""
-        scale = TEXTURE_PX / (_CLOUD_CYCLES * wavelength_um)
-        return frame.enlarge(_lookup(self.cloud, frame, frame.smooth_grid_um, scale, offset_um))
-
-
-def tiled(texture: Field) -> Field:
-    """A texture laid at one texel per working px over a padded block; the same for every block."""
-    return np.pad(texture, MARGIN_PX, mode="wrap")
+        """`coarse` on every pixel of a block."""
+        return enlarged(self.coarse(frame, wavelength_um, offset_um))
 
 
 def _lookup(
@@ -82,6 +85,11 @@ def _lookup(
         map_x += warp_um * np.float32(texels_per_um)
         map_y -= warp_um * np.float32(texels_per_um)
     return np.asarray(cv2.remap(texture, map_x, map_y, interpolation=cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP), np.float32)
+
+
+def _laid(texture: Field) -> Field:
+    """A texture at one texel per working px over a padded block."""
+    return np.pad(texture, MARGIN_PX, mode="wrap")
 
 
 def _standardised(values: NDArray[np.float64]) -> Field:
