@@ -273,8 +273,7 @@ def _rows_of(row: CohortSlide, shard: str, found: SlidePatches) -> Iterable[dict
 def _keep_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """Rewrite a shard with the rows that are kept, and number them anew."""
     patches: NDArray[np.uint8] = np.load(path)
-    if len(rows) < len(patches):
-        np.save(path, patches[[row["row"] for row in rows]])
+    np.save(path, patches[[row["row"] for row in rows]])
     for number, row in enumerate(rows):
         row["row"] = number
 

@@ -1,0 +1,186 @@
+"""Small Keras callbacks. Imports keras: import it only where training runs."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from hepamap.networks import read_weights
+from hepamap.training.errors import TrainingDivergedError
+from hepamap.training.recipe import ScheduleSection
+
+_FINAL_SHARE = 0.01  # of the learning rate that a cosine schedule ends at
+
+
+@dataclass(frozen=True, slots=True)
+class TrainProgress:
+    """How far a training is."""
+
+    epoch: int
+    """Counted from 1."""
+    epochs: int
+    step: int
+    """Within the epoch, counted from 1."""
+    steps: int
+    loss: float
+    """Mean over the epoch so far."""
+    val_loss: float | None
+    """Of the last finished epoch."""
+    val_accuracy: float | None
+    elapsed_s: float
+    fraction: float
+    """Of the work or of the time allowed, whichever ends first."""
+
+
+class TimeKeeper(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no types
+    """Knows how far the training is, and ends it when its time is up."""
+
+    def __init__(self, epochs: int, steps: int, minutes: float | None, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._total = epochs * steps
+        self._limit_s = math.inf if minutes is None else minutes * 60
+        self._clock = clock
+        self._start = clock()
+        self.step = 0
+        self.time_is_up = False
+
+    @property
+    def elapsed_s(self) -> float:
+        """Since it was made, seconds."""
+        return self._clock() - self._start
+
+    @property
+    def fraction(self) -> float:
+        """Of the work or of the time, whichever is further, 0 to 1."""
+        return min(1.0, max(self.step / self._total, self.elapsed_s / self._limit_s))
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Stop after this batch where time is up; Keras still validates."""
+        self.step += 1
+        if self.elapsed_s >= self._limit_s:
+            self.time_is_up = True
+            self.model.stop_training = True
+
+
+class CosineRate(keras.callbacks.Callback):  # type: ignore[misc]
+    """Learning rate along half a cosine, after a linear warm-up."""
+
+    def __init__(self, base: float, warm_up_steps: int, keeper: TimeKeeper, *, falling: bool) -> None:
+        super().__init__()
+        self._base, self._warm_up, self._keeper, self._falling = base, warm_up_steps, keeper, falling
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Set the rate of this step."""
+        # Without a fall, the rate belongs to the plateau rule once it is warm.
+        if self._falling or self._keeper.step <= self._warm_up:
+            self.model.optimizer.learning_rate = self.rate()
+
+    def rate(self) -> float:
+        """The learning rate of the coming step."""
+        warm = min(1.0, (self._keeper.step + 1) / self._warm_up) if self._warm_up else 1.0
+        fall = (1 + math.cos(math.pi * self._keeper.fraction)) / 2 if self._falling else 1.0
+        return self._base * warm * (_FINAL_SHARE + (1 - _FINAL_SHARE) * fall)
+
+
+class KeepBest(keras.callbacks.Callback):  # type: ignore[misc]
+    """Keeps the weights of the best validation loss, in memory and as a file (float32 npz)."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+        self.val_loss = math.inf
+        self.epoch = 0
+        self.weights: dict[str, NDArray[Any]] = {}
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Compare with the best so far."""
+        val_loss = float((logs or {})["val_loss"])
+        if val_loss < self.val_loss:
+            self.val_loss, self.epoch = val_loss, epoch + 1
+            self.weights = read_weights(self.model)
+            partial = self._path.with_suffix(".partial.npz")
+            np.savez(partial, **self.weights)  # type: ignore[arg-type]  # its stub takes allow_pickle for one of them
+            partial.replace(self._path)
+
+
+class StopOnNaN(keras.callbacks.Callback):  # type: ignore[misc]
+    """Fails as soon as the loss is no number, and not hours later."""
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Look at the loss."""
+        if not math.isfinite(float((logs or {}).get("loss", 0.0))):
+            raise TrainingDivergedError(
+                f"The loss is no longer a number, in step {batch + 1} of the epoch.",
+                cure="Lower training.learning_rate in the recipe, or set training.clip_norm = 1.0.",
+            )
+
+
+class Report(keras.callbacks.Callback):  # type: ignore[misc]
+    """Tells the caller how far the training is, after every step."""
+
+    def __init__(self, epochs: int, steps: int, keeper: TimeKeeper, tell: Callable[[TrainProgress], None]) -> None:
+        super().__init__()
+        self._epochs, self._steps, self._keeper, self._tell = epochs, steps, keeper, tell
+        self._epoch = 0
+        self._last: dict[str, Any] = {}
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Note the epoch."""
+        self._epoch = epoch + 1
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Note the validation and tell it."""
+        self._last = dict(logs or {})
+        self._say(self._steps, self._last)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Tell the step."""
+        self._say(batch + 1, logs or {})
+
+    def _say(self, step: int, logs: dict[str, Any]) -> None:
+        val_loss, val_accuracy = self._last.get("val_loss"), self._last.get("val_accuracy")
+        self._tell(
+            TrainProgress(
+                epoch=self._epoch,
+                epochs=self._epochs,
+                step=step,
+                steps=self._steps,
+                loss=float(logs.get("loss", math.nan)),
+                val_loss=None if val_loss is None else float(val_loss),
+                val_accuracy=None if val_accuracy is None else float(val_accuracy),
+                elapsed_s=self._keeper.elapsed_s,
+                fraction=self._keeper.fraction,
+            )
+        )
+
+
+def schedule_callbacks(schedule: ScheduleSection, learning_rate: float, keeper: TimeKeeper) -> list[keras.callbacks.Callback]:
+    """The callbacks of a recipe's schedule."""
+    is_cosine = schedule.kind == "cosine"
+    callbacks: list[keras.callbacks.Callback] = [CosineRate(learning_rate, schedule.warm_up_steps, keeper, falling=is_cosine)]
+    if not is_cosine:
+        callbacks.append(
+            keras.callbacks.ReduceLROnPlateau(
+                monitor="val_accuracy",
+                mode="max",
+                factor=schedule.factor,
+                patience=schedule.patience,
+                min_delta=schedule.min_delta,
+                cooldown=schedule.cool_down,
+            )
+        )
+    if schedule.stop_patience is not None:
+        callbacks.append(
+            keras.callbacks.EarlyStopping(
+                monitor="val_accuracy", mode="max", patience=schedule.stop_patience, min_delta=schedule.stop_min_delta
+            )
+        )
+    return callbacks

@@ -1,0 +1,103 @@
+"""What a network starts from: data-dependent random weights, another pack, or ImageNet. Imports keras."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from hepamap.model_pack import find_pack
+from hepamap.training.errors import InitialWeightsMissingError
+
+LSUV_PATCHES = 64
+"""Patches that LSUV looks at: enough for the 512 channels of the last block, which sees each as 2 × 2 to 4 × 4 px."""
+
+_MIN_DEVIATION = 1e-4  # a channel that varies less is dead on this batch; scaling it up would only amplify noise
+
+
+def initialise(model: keras.Model, how: str, batch: NDArray[np.float32], models_dir: Path, seed: int) -> None:
+    """Give a network its first weights.
+
+    Args:
+        model: float32 network of the registry.
+        how: `lsuv`, `pack:<id>[@version]`, `imagenet` or `imagenet:<file>`, as in a recipe.
+        batch: patches (N, P, P, 3), 0 to 1, that LSUV looks at.
+        models_dir: where packs are.
+        seed: of the random start.
+
+    Raises:
+        ModelNotFoundError, PackDamagedError: the pack is not there or damaged.
+        InitialWeightsMissingError: the weights cannot be had, or do not fit the network.
+    """
+    kind, _, name = how.partition(":")
+    if kind == "lsuv":
+        lsuv(model, batch, seed)
+    elif kind == "pack":
+        transplant(model, find_pack(models_dir, name).read_weights(), how)
+    else:
+        transplant(model, _imagenet_weights(name), how)
+
+
+def lsuv(model: keras.Model, batch: NDArray[np.float32], seed: int) -> None:
+    """Layer-sequential unit-variance initialisation (Mishkin and Matas, “All you need is a good init”, 2015).
+
+    Every convolution starts orthogonal; then, from the first to the last, each of its channels is scaled and shifted to
+    mean 0 and variance 1 on the batch, before its ReLU. Without it, a VGG16 without batch normalisation hardly leaves
+    chance: its signal fades from layer to layer.
+
+    Args:
+        model: a network of the registry, whose layers are one chain.
+        batch: (N, P, P, 3), 0 to 1.
+        seed: of the orthogonal start.
+    """
+    x: Any = keras.ops.convert_to_tensor(batch)
+    for number, layer in enumerate(model.layers[1:]):
+        if isinstance(layer, keras.layers.Conv2D):
+            start = keras.initializers.Orthogonal(seed=seed * 1000 + number)(layer.kernel.shape)
+            response = keras.ops.convert_to_numpy(keras.ops.conv(x, start, padding=layer.padding))
+            mean, deviation = response.mean(axis=(0, 1, 2)), response.std(axis=(0, 1, 2))
+            deviation = np.maximum(deviation, _MIN_DEVIATION)
+            layer.kernel.assign(keras.ops.convert_to_numpy(start) / deviation)
+            layer.bias.assign(-mean / deviation)
+        x = layer(x, training=False)
+
+
+def transplant(model: keras.Model, weights: Mapping[str, NDArray[Any]], origin: str) -> list[str]:
+    """Take over weights by name; every convolution must find its own, a head may differ and stays random.
+
+    Returns:
+        Names of the variables that were not taken over.
+
+    Raises:
+        InitialWeightsMissingError: a convolution finds no weights of its shape.
+    """
+    left: list[str] = []
+    for variable in model.weights:
+        value = weights.get(variable.path)
+        if value is not None and value.shape == tuple(variable.shape):
+            variable.assign(np.asarray(value, np.float32))
+        elif "_conv" in variable.path:
+            raise InitialWeightsMissingError(
+                f"“{origin}” has no weights for {variable.path} of this network.",
+                cure="Start from a pack with the same backbone, or from lsuv.",
+            )
+        else:
+            left.append(variable.path)
+    return left
+
+
+def _imagenet_weights(file: str) -> dict[str, NDArray[Any]]:
+    """The convolutions of Keras' VGG16, from a file (`vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5`) or its download."""
+    try:
+        source = keras.applications.VGG16(include_top=False, weights=file or "imagenet")
+    except Exception as error:  # keras raises whatever its downloader and h5py do
+        raise InitialWeightsMissingError(
+            f"The ImageNet weights of VGG16 cannot be had ({type(error).__name__}).",
+            cure='Download Keras\' "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5" where there is internet and write '
+            'initialise = "imagenet:<file>".',
+        ) from error
+    return {variable.path: np.asarray(variable.numpy()) for variable in source.weights}

@@ -1,0 +1,92 @@
+"""The text of a pack's MODEL_CARD.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hepamap import RESEARCH_USE_ONLY
+from hepamap.model_pack import ManifestBody
+
+_FIRST_LINE = {
+    "synthetic": (
+        "**These weights come from synthetic tissue. They show that the software works; they have no diagnostic value.**"
+    ),
+    "own": "**These weights were trained on one laboratory's slides and have not been validated for diagnosis.**",
+}
+
+INTENDED_USE = {
+    "synthetic": "Showing and testing the software on synthetic slides. Not for any use on patients' slides.",
+    "own": "Research on slides like those of its training data. Not for diagnosis.",
+}
+
+_OWN_WEIGHTS = """## Putting your own weights in
+
+1. Outline tumour and non-tumour on your slides in QuPath (classes “Tumor” and “Non-tumor”) and export them as GeoJSON.
+2. Write a table `cohort.csv` with the columns `slide,annotations,group,split`; one tumour's slides stay in one split.
+3. `hepamap dataset build cohort.csv --out dataset --mpp {mpp:g} --patch {patch}`
+4. Copy the recipe `models/recipes/{id}.toml`, give it an `id` of your own and `origin = "own"`, then
+   `hepamap train my-recipe.toml dataset`.
+
+The new pack stands in `models/<id>/<version>/` and can be chosen by its id at once; no code changes.
+"""
+
+
+def model_card(body: ManifestBody, origin: str) -> str:
+    """Write the card from the manifest, so that the two cannot disagree.
+
+    Args:
+        body: the manifest without its weights.
+        origin: `synthetic` or `own`.
+    """
+    sections = [
+        _FIRST_LINE[origin],
+        RESEARCH_USE_ONLY,
+        f"# {body.id} {body.version}: {body.title}",
+        _OWN_WEIGHTS.format(id=body.id, mpp=body.input.mpp, patch=body.input.patch).rstrip(),
+        "## What it is",
+        _table(
+            {
+                "network": f"{body.network.backbone} + {body.network.head}",
+                "input": f"{body.input.patch} × {body.input.patch} px at {body.input.mpp:g} µm/px, RGB / 255",
+                "output": f"probabilities of ({', '.join(body.classes)})",
+                "intended use": body.intended_use,
+                "licence of the weights": body.licence,
+            }
+        ),
+        "## Data and recipe",
+        _table(_flat(body.training)),
+        "## Measured",
+        _evaluation(body),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _evaluation(body: ManifestBody) -> str:
+    points = "\n".join(
+        f"| {point.name} | {point.threshold:g} | {_number(point.sensitivity)} | {_number(point.specificity)} |"
+        for point in body.operating_points
+    )
+    header = "| operating point | threshold | sensitivity | specificity |\n|---|---|---|---|"
+    return f"{_table(_flat(body.evaluation))}\n\n{header}\n{points}"
+
+
+def _number(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.3f}"
+
+
+def _table(values: Mapping[str, Any]) -> str:
+    rows = "\n".join(f"| {key} | {value} |" for key, value in values.items())
+    return f"| | |\n|---|---|\n{rows}"
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values under dotted names; None is left out."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}".replace("_", " ")
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{name}, ")
+        elif value is not None:
+            flat[name] = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+    return flat

@@ -1,0 +1,102 @@
+"""Looking at a data set: numbers for a person, and a sheet of its patches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from hepamap.errors import OutputNotWritableError
+from hepamap.training.cohort import SPLITS
+from hepamap.training.dataset import Dataset, combine, open_dataset
+from hepamap.training.patches import NON_TUMOUR, TUMOUR
+
+_GAP_PX = 16  # between the two halves of the sheet
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSummary:
+    """One line of a data set's overview."""
+
+    split: str
+    slides: int
+    groups: int
+    tumour: int
+    non_tumour: int
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetSummary:
+    """What a data set holds."""
+
+    mpp: float
+    patch_m: int
+    splits: tuple[SplitSummary, ...]
+    warnings: tuple[str, ...]
+    """Sentences about what was left out, slide by slide."""
+
+
+def show_dataset(folder: Path, sheet: Path | None = None) -> DatasetSummary:
+    """Sum up a data set.
+
+    Args:
+        folder: made by `build_dataset`.
+        sheet: PNG to write: random training patches, non-tumour left, tumour right.
+
+    Raises:
+        DatasetInvalidError: it is none, or incomplete.
+        OutputNotWritableError: the sheet cannot be written.
+    """
+    dataset = open_dataset(folder)
+    splits = combine([dataset], dataset.mpp, dataset.patch_m)
+    if sheet is not None:
+        pixels = contact_sheet(dataset)
+        if not cv2.imwrite(str(sheet), cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)):
+            raise OutputNotWritableError(f"The picture {sheet.name} cannot be written.", cure="Name a writable .png file.")
+    return DatasetSummary(
+        dataset.mpp,
+        dataset.patch_m,
+        tuple(
+            SplitSummary(
+                name,
+                len(set(splits[name].slides.tolist())),
+                len(set(splits[name].groups.tolist())),
+                int((splits[name].labels == TUMOUR).sum()),
+                int((splits[name].labels == NON_TUMOUR).sum()),
+            )
+            for name in SPLITS
+            if len(splits[name])
+        ),
+        tuple(sentence for slide in dataset.manifest["slides"] for sentence in _warnings(slide)),
+    )
+
+
+def contact_sheet(dataset: Dataset, side: int = 8) -> NDArray[np.uint8]:
+    """Random training patches, `side` × `side` of each class: non-tumour left, tumour right; RGB (H, W, 3)."""
+    patches = combine([dataset], dataset.mpp, dataset.patch_m)["train"]
+    rng = np.random.default_rng(0)
+    halves = []
+    for label in (NON_TUMOUR, TUMOUR):
+        chosen = rng.permutation(np.flatnonzero(patches.labels == label))[: side * side]
+        tiles = np.full((side * side, dataset.patch_m, dataset.patch_m, 3), 255, np.uint8)
+        if len(chosen):
+            tiles[: len(chosen)] = patches.take(chosen)
+        rows = tiles.reshape(side, side, *tiles.shape[1:]).transpose(0, 2, 1, 3, 4)
+        halves.append(rows.reshape(side * dataset.patch_m, side * dataset.patch_m, 3))
+    gap = np.full((halves[0].shape[0], _GAP_PX, 3), 255, np.uint8)
+    return np.concatenate([halves[0], gap, halves[1]], axis=1)
+
+
+def _warnings(slide: dict[str, Any]) -> list[str]:
+    name = slide["slide"]
+    said = [f"{name}: {count} annotations of class “{kind}” were left out." for kind, count in slide["ignored_classes"].items()]
+    said += [f"{name}: {count} objects were left out ({kind})." for kind, count in slide["ignored_objects"].items()]
+    if slide["repaired_polygons"]:
+        said.append(f"{name}: {slide['repaired_polygons']} polygons crossed themselves and were repaired.")
+    if slide["conflict_mm2"]:
+        said.append(f"{name}: {slide['conflict_mm2']:g} mm² are drawn as both classes and were left out.")
+    return said
