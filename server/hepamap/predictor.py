@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Self
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,11 +36,11 @@ class Predictor:
             PackDamagedError: the weights are not those that the manifest names.
             PackInvalidError: the network is unknown, or the weights do not fit it.
         """
-        _quiet_backend()
-        from hepamap.networks import build_network
-
         spec = pack.manifest
         weights = pack.read_weights()
+        _start_backend()
+        from hepamap.networks import build_network
+
         model = build_network(spec.network.backbone, spec.network.head, spec.input.patch)
         _assign(model, weights, pack.name)
         predictor = cls(model, spec.input.patch)
@@ -84,10 +88,32 @@ class Predictor:
         return np.clip(tumour, 0.0, 1.0)
 
 
-def _quiet_backend() -> None:
-    """Choose TensorFlow unless told otherwise, and keep its start-up chatter out of our output."""
+def _start_backend() -> None:
+    """Import keras, on TensorFlow unless told otherwise, and keep its start-up chatter out of our output."""
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if "keras" in sys.modules:
+        return
+    # TensorFlow's libraries write to descriptor 2 before any setting of theirs is read.
+    with tempfile.TemporaryFile() as chatter, _descriptor_2_to(chatter):
+        import keras  # noqa: F401
+
+
+@contextmanager
+def _descriptor_2_to(target: IO[bytes]) -> Iterator[None]:
+    """Standard error goes to a file for a while; it comes out all the same where something fails."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    os.dup2(target.fileno(), 2)
+    try:
+        yield
+    except BaseException:
+        target.seek(0)
+        os.write(kept, target.read())
+        raise
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _assign(model: Any, weights: dict[str, NDArray[np.float32]], name: str) -> None:

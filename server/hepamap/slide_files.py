@@ -131,9 +131,10 @@ def _unrecognised(file: Path) -> NotASlideError | SlideDamagedError:
 
 def _is_cut_tiff(file: Path) -> bool:
     """Whether a TIFF's first directory lies beyond its end: scanners write it last, so a cut copy lacks it."""
-    head = file.open("rb").read(16) if file.stat().st_size >= 16 else b""
+    with file.open("rb") as stream:
+        head = stream.read(16)
     layout = _TIFF_MAGIC.get(head[:4])
-    if layout is None:
+    if layout is None or len(head) < 16:
         return False
     start = 4 if layout.endswith("I") else 8
     (offset,) = struct.unpack_from(layout, head, start)

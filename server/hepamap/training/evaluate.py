@@ -111,7 +111,7 @@ def patch_labels(tumour_l0: BaseGeometry, annotated_l0: BaseGeometry, lattice: L
     grid, width, height = lattice.grid, round(whole_m.width), round(whole_m.height)
 
     def model_px(points: NDArray[np.float64]) -> NDArray[np.float64]:
-        return points / np.array([grid.scale_x, grid.scale_y]) - np.array([first_m.x, first_m.y])
+        return np.asarray(points / np.array([grid.scale_x, grid.scale_y]) - np.array([first_m.x, first_m.y]))
 
     x, y = np.meshgrid(np.arange(lattice.columns) * grid.stride_m, np.arange(lattice.rows) * grid.stride_m)
     tumour, annotated = (
