@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import shapely
 from shapely.errors import ShapelyError
 from shapely.geometry import MultiPolygon, Polygon, shape
@@ -143,16 +144,13 @@ def _polygon(geometry: Mapping[str, Any], name: str) -> tuple[BaseGeometry, bool
     """The valid polygonal part of a geometry, and whether it was valid as it stood."""
     try:
         # QuPath adds members of its own ("plane", "isEllipse"): only type and coordinates matter.
-        drawn = shape({"type": geometry["type"], "coordinates": geometry["coordinates"]})
+        with np.errstate(invalid="ignore"):  # NaN is refused below, in our words
+            drawn = shape({"type": geometry["type"], "coordinates": geometry["coordinates"]})
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, ShapelyError) as error:
         raise _invalid(name, f"has a {geometry.get('type')} with unreadable coordinates") from error
-    if not shapely.is_valid_input(drawn) or not all(map(_is_finite, drawn.bounds)):
+    if not np.isfinite(shapely.get_coordinates(drawn)).all():
         raise _invalid(name, f"has a {geometry.get('type')} with coordinates that are no numbers")
     return polygonal(drawn if drawn.is_valid else shapely.make_valid(drawn)), bool(drawn.is_valid)
-
-
-def _is_finite(value: float) -> bool:
-    return abs(value) < float("inf")
 
 
 def polygonal(geometry: BaseGeometry) -> BaseGeometry:
