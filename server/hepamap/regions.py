@@ -35,7 +35,8 @@ def parse_region(data: Any, offset_l0: Point, size_l0: Size) -> BaseGeometry:
         RegionOutsideSlideError: no part of it lies on the slide.
     """
     shapes = [_shape(geometry) for geometry in _geometries(data)]
-    if not shapes or all(shape.is_empty or shape.area == 0 for shape in shapes):
+    # By its hull: an outline that crosses itself may have a signed area of nothing, and is not empty.
+    if all(shape.convex_hull.area == 0 for shape in shapes):
         raise RegionEmptyError("The region has no area.", cure=_CURE_DRAW)
     for shape in shapes:
         if not shape.is_valid:
@@ -91,7 +92,8 @@ def _geometries(data: Any) -> Iterator[Mapping[str, Any]]:
 
 def _shape(geometry: Mapping[str, Any]) -> Polygon | MultiPolygon:
     try:
-        shape = shapely.geometry.shape(geometry)
+        with np.errstate(invalid="ignore"):  # coordinates that are no numbers are looked for below
+            shape = shapely.geometry.shape(geometry)
         finite = bool(np.isfinite(shapely.get_coordinates(shape)).all())
     except (shapely.errors.ShapelyError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise _no_polygon("its coordinates are no closed rings of x, y pairs") from error

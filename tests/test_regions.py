@@ -1,0 +1,68 @@
+from typing import Any
+
+import pytest
+import shapely
+
+from hepamap.errors import HepamapError, RegionEmptyError, RegionInvalidError, RegionOutsideSlideError
+from hepamap.geometry import Point, Size
+from hepamap.regions import parse_region
+
+SQUARE = {"type": "Polygon", "coordinates": [[[10, 20], [110, 20], [110, 120], [10, 120], [10, 20]]]}
+SIZE = Size(1000, 800)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        SQUARE,
+        {"type": "Feature", "geometry": SQUARE, "properties": {}},
+        {"type": "FeatureCollection", "features": [{"type": "Feature", "geometry": SQUARE}]},
+        [{"type": "Feature", "geometry": SQUARE}],
+        {"type": "MultiPolygon", "coordinates": [SQUARE["coordinates"]]},
+    ],
+)
+def test_every_form_of_geojson(data: Any) -> None:
+    assert parse_region(data, Point(0, 0), SIZE).equals(shapely.box(10, 20, 110, 120))
+
+
+def test_the_clients_frame_is_moved_to_level_0() -> None:
+    assert parse_region(SQUARE, Point(5, 7), SIZE).equals(shapely.box(15, 27, 115, 127))
+
+
+def test_what_hangs_over_the_edge_is_cut() -> None:
+    assert parse_region(SQUARE, Point(930, 0), SIZE).equals(shapely.box(940, 20, 1000, 120))
+
+
+def test_several_regions_are_united() -> None:
+    both = [
+        {"type": "Feature", "geometry": SQUARE},
+        {"type": "Feature", "geometry": shapely.geometry.mapping(shapely.box(300, 0, 310, 10))},
+    ]
+    assert parse_region(both, Point(0, 0), SIZE).area == 100 * 100 + 10 * 10
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        ({"type": "Polygon", "coordinates": [[[0, 0], [10, 10], [10, 0], [0, 10], [0, 0]]]}, RegionInvalidError),
+        ({"type": "Polygon", "coordinates": []}, RegionEmptyError),
+        ({"type": "Polygon", "coordinates": [[[0, 0], [5, 5], [0, 0], [0, 0]]]}, RegionEmptyError),
+        ([], RegionEmptyError),
+        ({"type": "FeatureCollection", "features": []}, RegionEmptyError),
+        ({"type": "Point", "coordinates": [1, 2]}, RegionInvalidError),
+        ({"type": "Polygon", "coordinates": [[["a", "b"]]]}, RegionInvalidError),
+        ({"type": "Polygon", "coordinates": [[[0, 0], [1, 1]]]}, RegionInvalidError),
+        ({"type": "Polygon", "coordinates": [[[0, 0], [1, float("nan")], [1, 0], [0, 0]]]}, RegionInvalidError),
+        ({"type": "Polygon"}, RegionInvalidError),
+        ({"detail": "an error body"}, RegionInvalidError),
+        ({"type": "Feature", "geometry": None}, RegionInvalidError),
+        ("a text", RegionInvalidError),
+        (None, RegionInvalidError),
+        (shapely.geometry.mapping(shapely.box(1000, 0, 1100, 100)), RegionOutsideSlideError),
+        (shapely.geometry.mapping(shapely.box(-100, -100, -1, -1)), RegionOutsideSlideError),
+    ],
+)
+def test_bad_regions(data: Any, error: type[HepamapError]) -> None:
+    with pytest.raises(error) as caught:
+        parse_region(data, Point(0, 0), SIZE)
+    assert caught.value.cure
