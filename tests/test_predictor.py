@@ -90,7 +90,8 @@ def test_loading_says_nothing(pack: ModelPack) -> None:
     import sys
 
     code = (
-        "import sys; from pathlib import Path; from hepamap.model_pack import find_pack; from hepamap.predictor import Predictor; "
+        "import sys; from pathlib import Path; from hepamap.model_pack import find_pack; "
+        "from hepamap.predictor import Predictor; "
         "Predictor.load(find_pack(Path(sys.argv[1]), 'random-5x'))"
     )
     done = subprocess.run([sys.executable, "-c", code, str(pack.folder.parents[1])], capture_output=True, text=True, check=True)

@@ -38,7 +38,7 @@ class Predictor:
         """
         spec = pack.manifest
         weights = pack.read_weights()
-        _start_backend()
+        start_backend()
         from hepamap.networks import build_network
 
         model = build_network(spec.network.backbone, spec.network.head, spec.input.patch)
@@ -88,7 +88,7 @@ class Predictor:
         return np.clip(tumour, 0.0, 1.0)
 
 
-def _start_backend() -> None:
+def start_backend() -> None:
     """Import keras, on TensorFlow unless told otherwise, and keep its start-up chatter out of our output."""
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

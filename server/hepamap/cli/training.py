@@ -63,25 +63,44 @@ def dataset_show(
     sheet: Annotated[Path | None, typer.Option(help="PNG file for a sheet of random patches.")] = None,
 ) -> None:
     """Count the patches of a data set by split and class, and by slide."""
-    from hepamap.training.show import contact_sheet, describe
+    from hepamap.training.show import show_dataset
 
-    typer.echo(describe(dataset))
+    summary = show_dataset(dataset, sheet)
+    typer.echo(f"{summary.patch_m} px patches at {summary.mpp:g} µm/px")
+    for split in summary.splits:
+        typer.echo(
+            f"{split.split}: {split.tumour} tumour, {split.non_tumour} non-tumour, of {split.slides} slides in {split.groups} groups"
+        )
+    for sentence in summary.warnings:
+        typer.echo(f"  warning: {sentence}")
     if sheet is not None:
-        sheet.write_bytes(contact_sheet(dataset))
         typer.echo(f"sheet: {sheet}")
 
 
 def train(
     recipe: Annotated[Path, typer.Argument(help="A recipe, e.g. models/recipes/hcc-5x.toml.")],
-    dataset: Annotated[list[Path], typer.Option(help="Folder of a data set; may be given several times.")],
-    out: Annotated[Path, typer.Option(help="Folder for the log, the checkpoints and the pack.")],
+    dataset: Annotated[list[Path], typer.Argument(help="Folders of data sets made by `hepamap dataset build`.")],
+    run: Annotated[Path, typer.Option(help="Folder for the log, the best weights so far and the metrics.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run and its pack.")] = False,
     models_dir: ModelsDir = None,
 ) -> None:
     """Train a network by a recipe; ends in a model pack."""
-    from hepamap.training.train import train as run
+    from hepamap.predictor import start_backend
+    from hepamap.training.callbacks import TrainProgress
+    from hepamap.training.train import train as run_recipe
 
-    pack = run(recipe, dataset, out, models_dir=models_dir or Settings().models_dir)
-    typer.echo(f"pack: {pack.folder}")
+    start_backend()
+    with progress_bar(recipe.stem) as show:
+
+        def tell(step: TrainProgress) -> None:
+            show(Progress(round(1000 * step.fraction), 1000, f"epoch {step.epoch}, loss {step.loss:.3f}"))
+
+        result = run_recipe(
+            recipe, dataset, run, models_dir=models_dir or Settings().models_dir, overwrite=overwrite, progress=tell
+        )
+    for split, measured in result.metrics.items():
+        typer.echo(f"{split}: {measured}")
+    typer.echo(f"pack: {result.pack.folder}")
 
 
 def evaluate(
