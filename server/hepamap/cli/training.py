@@ -69,7 +69,8 @@ def dataset_show(
     typer.echo(f"{summary.patch_m} px patches at {summary.mpp:g} µm/px")
     for split in summary.splits:
         typer.echo(
-            f"{split.split}: {split.tumour} tumour, {split.non_tumour} non-tumour, of {split.slides} slides in {split.groups} groups"
+            f"{split.split}: {split.tumour} tumour, {split.non_tumour} non-tumour, "
+            f"of {split.slides} slides in {split.groups} groups"
         )
     for sentence in summary.warnings:
         typer.echo(f"  warning: {sentence}")
