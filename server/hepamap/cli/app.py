@@ -29,6 +29,7 @@ app.command("worker")(server.worker)
 app.command("phantom")(phantom.phantom)
 app.command("train")(training.train)
 app.command("evaluate")(training.evaluate)
+app.command("compare")(training.compare)
 app.add_typer(training.dataset_app, name="dataset")
 app.add_typer(models.models_app, name="models")
 

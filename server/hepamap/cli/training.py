@@ -125,3 +125,17 @@ def evaluate(
             scores.append(score)
             typer.echo(f"{score.slide} {score.model}: IoU {score.iou:.3f}, AUC {score.auc:.3f}", err=True)
     typer.echo(markdown_table(scores), nl=False)
+
+
+def compare(
+    result: Annotated[Path, typer.Argument(help="Folder of a result.")],
+    annotations: Annotated[Path, typer.Argument(help="GeoJSON with the true tumour, as QuPath exports it.")],
+) -> None:
+    """Measure the contours of a result against annotations of the same slide."""
+    from hepamap.results import open_result
+    from hepamap.training.evaluate import compare as run
+
+    iou, shift = run(open_result(result), annotations)
+    typer.echo(f"intersection over union with the annotations: {iou:.3f}")
+    if shift is not None:
+        typer.echo(f"displacement: {shift.x_cell:+.2f}, {shift.y_cell:+.2f} cells of the map")

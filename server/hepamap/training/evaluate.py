@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import shapely
@@ -17,9 +18,10 @@ from hepamap.detection import DetectionRequest, Detector, detect
 from hepamap.geometry import Lattice
 from hepamap.pipeline import Progress, ignore_progress, regions_of
 from hepamap.probability_map import ProbabilityMap
-from hepamap.results import open_result
+from hepamap.results import StoredResult, open_result
 from hepamap.slide import Slide
 from hepamap.training.agreement import Shift, best_shift, intersection_over_union
+from hepamap.training.annotations import areas_by_meaning, read_annotations
 from hepamap.training.areas import labelled_areas
 from hepamap.training.cohort import CohortSlide
 from hepamap.training.masks import ShareMap, rasterise
@@ -72,15 +74,14 @@ def evaluate(
 
 
 def score(
-    row: CohortSlide, model: str, probability_map: ProbabilityMap, parameters: dict[str, float], seconds: float
+    row: CohortSlide, model: str, probability_map: ProbabilityMap, parameters: Mapping[str, Any], seconds: float
 ) -> SlideScore:
     """Compare a map with a slide's annotations."""
     with Slide.open(row.slide, mpp_override_um=row.mpp_override_um) as slide:
         areas = labelled_areas(slide, row)
         um2_per_px = slide.pixel_size.area_um2
     threshold = parameters["threshold"]
-    regions = regions_of(probability_map, threshold, parameters["min_area_um2"], parameters["min_hole_area_um2"])
-    found = shapely.union_all([region.polygon_l0 for region in regions])
+    found = _contours(probability_map, parameters)
     labels = patch_labels(areas.tumour_l0, shapely.union(areas.tumour_l0, areas.non_tumour_l0), probability_map.lattice)
     truth, answer = _known(labels, probability_map.values)
     return SlideScore(
@@ -96,6 +97,22 @@ def score(
         tumour_found_mm2=found.area * um2_per_px / 1e6,
         seconds=seconds,
     )
+
+
+def compare(stored: StoredResult, annotations: Path) -> tuple[float, Shift | None]:
+    """Compare the contours of a result with annotations of its slide, drawn in the frame that the contours are in.
+
+    Returns:
+        Intersection over union of the tumour areas, and the displacement.
+
+    Raises:
+        AnnotationError: the annotations cannot be read.
+    """
+    offset = np.array([stored.frame.offset_l0.x, stored.frame.offset_l0.y])
+    drawn = areas_by_meaning(read_annotations(annotations).annotations).tumour_l0
+    truth_l0 = shapely.transform(drawn, lambda points: points + offset)
+    found_l0 = _contours(stored.map, stored.summary["parameters"])
+    return intersection_over_union(found_l0, truth_l0), best_shift(found_l0, truth_l0, stored.map.lattice)
 
 
 def patch_labels(tumour_l0: BaseGeometry, annotated_l0: BaseGeometry, lattice: Lattice) -> NDArray[np.int8]:
@@ -135,6 +152,12 @@ def markdown_table(scores: Iterable[SlideScore]) -> str:
             f"{row.specificity:.3f} | {shift} | {row.tumour_true_mm2:.2f} / {row.tumour_found_mm2:.2f} | {row.seconds:.0f} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _contours(probability_map: ProbabilityMap, parameters: Mapping[str, Any]) -> BaseGeometry:
+    """The tumour area at the threshold of a run, level-0 px."""
+    regions = regions_of(probability_map, parameters["threshold"], parameters["min_area_um2"], parameters["min_hole_area_um2"])
+    return shapely.union_all([region.polygon_l0 for region in regions])
 
 
 def _known(labels: NDArray[np.int8], values: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:

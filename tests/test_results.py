@@ -1,0 +1,196 @@
+import errno
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import shapely
+import tifffile
+
+from hepamap import RESEARCH_USE_ONLY
+from hepamap.errors import OutputExistsError, OutputNotWritableError, ResultDamagedError, ThresholdInvalidError
+from hepamap.geometry import Grid, Lattice, PixelSize, Point, Region
+from hepamap.pipeline import Analysis, regions_of
+from hepamap.probability_map import ProbabilityMap
+from hepamap.results import Frame, StoredResult, open_result, require_free, summary_of, write_result
+
+FILES = {
+    "contours.geojson",
+    "overlay.png",
+    "probability-map.json",
+    "probability-map.npy",
+    "probability-map.ome.tif",
+    "probability-map.png",
+    "result.json",
+}
+PROVENANCE = {
+    "software": {"version": "0", "commit": "c"},
+    "model": {"id": "m", "version": "1.0.0", "weights_sha256": "s"},
+    "slide": {"fingerprint": "f"},
+    "mode": "patch",
+    "stride_m": 16,
+}
+PARAMETERS = {"threshold": 0.5, "min_area_um2": 0.0, "min_hole_area_um2": 0.0}
+FRAME = Frame("bounds", Point(100.0, 50.0))
+
+
+def analysis() -> Analysis:
+    values = np.full((6, 8), 0.1, np.float32)
+    values[1:4, 2:6] = 0.9
+    values[5, 7] = 0.6
+    values[0, 0] = np.nan
+    lattice = Lattice(Grid(1.84, 64, 16, PixelSize(0.46, 0.46)), -2, -2, 8, 6)
+    made = ProbabilityMap(values, lattice, PROVENANCE)
+    return Analysis(made, regions_of(made, 0.5, 0.0, 0.0), "ok", [], {"map": 1.0})
+
+
+def write(folder: Path, *, overwrite: bool = False) -> StoredResult:
+    done = analysis()
+    thumbnail = np.full((300, 400, 3), 200, np.uint8)
+    summary = summary_of(done, FRAME, PARAMETERS)
+    write_result(folder, done, summary, FRAME, thumbnail, Region(-32, -32, 512, 384), overwrite=overwrite)
+    return open_result(folder)
+
+
+def test_all_files_are_there_and_nothing_else(tmp_path: Path) -> None:
+    write(tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_map_comes_back(tmp_path: Path) -> None:
+    stored = write(tmp_path / "out")
+    assert np.array_equal(stored.map.values, analysis().map.values, equal_nan=True)
+    assert stored.map.lattice == analysis().map.lattice
+    assert stored.map.provenance == PROVENANCE
+    assert stored.frame == FRAME
+
+
+def test_contours_are_in_the_frame_and_carry_their_provenance(tmp_path: Path) -> None:
+    write(tmp_path / "out")
+    data = json.loads((tmp_path / "out" / "contours.geojson").read_text())
+    assert data["properties"]["notice"] == RESEARCH_USE_ONLY
+    assert data["properties"]["frame"] == {"name": "bounds", "offset_x": 100.0, "offset_y": 50.0}
+    assert data["properties"]["provenance"] == PROVENANCE
+    largest = data["features"][0]
+    # Cells 2 to 5, rows 1 to 3 of a lattice whose first cell begins at -32; cells are 64 px; less the bounds.
+    assert shapely.geometry.shape(largest["geometry"]).bounds == (96 - 100, 32 - 50, 352 - 100, 224 - 50)
+    assert largest["properties"]["metadata"]["hepamap.weights_sha256"] == "s"
+    assert data["properties"]["tissue_area_mm2"] == pytest.approx(47 * 29.44**2 / 1e6)
+
+
+def test_another_threshold_or_area_needs_only_the_stored_map(tmp_path: Path) -> None:
+    stored = write(tmp_path / "out")
+    assert len(stored.contours()["features"]) == 2
+    assert len(stored.contours(threshold=0.7)["features"]) == 1
+    assert len(stored.contours(min_area_um2=1000)["features"]) == 1
+    level0 = stored.contours(threshold=0.7, frame=Frame("level0", Point(0, 0)))
+    assert shapely.geometry.shape(level0["features"][0]["geometry"]).bounds == (96, 32, 352, 224)
+    for bad in (0.0, 1.0, 1.5, -1.0, float("nan")):
+        with pytest.raises(ThresholdInvalidError):
+            stored.contours(threshold=bad)
+
+
+def test_the_ome_tiff_has_the_values_and_their_size(tmp_path: Path) -> None:
+    write(tmp_path / "out")
+    with tifffile.TiffFile(tmp_path / "out" / "probability-map.ome.tif") as tiff:
+        assert np.array_equal(tiff.asarray(), analysis().map.values, equal_nan=True)
+        assert tiff.ome_metadata is not None
+        assert 'PhysicalSizeX="29.44"' in tiff.ome_metadata
+        assert RESEARCH_USE_ONLY in tiff.ome_metadata
+
+
+def test_a_large_ome_tiff_is_a_pyramid(tmp_path: Path) -> None:
+    from hepamap.rendering import write_ome_tiff
+
+    values = np.random.default_rng(0).random((700, 901)).astype(np.float32)
+    values[:2, :2] = np.nan
+    values[2, 2] = np.nan
+    lattice = replace(analysis().map.lattice, columns=901, rows=700)
+    write_ome_tiff(ProbabilityMap(values, lattice, PROVENANCE), tmp_path / "map.ome.tif")
+    with tifffile.TiffFile(tmp_path / "map.ome.tif") as tiff:
+        levels = [level.asarray() for level in tiff.series[0].levels]
+    assert [level.shape for level in levels] == [(700, 901), (350, 451), (175, 226)]
+    assert np.isnan(levels[1][0, 0])
+    assert levels[1][1, 1] == pytest.approx((values[2, 3] + values[3, 2] + values[3, 3]) / 3)
+    assert levels[1][5, 7] == pytest.approx(values[10:12, 14:16].mean(), abs=1e-6)
+
+
+def test_pictures_show_the_cells(tmp_path: Path) -> None:
+    write(tmp_path / "out")
+    grey = cv2.imread(str(tmp_path / "out" / "probability-map.png"), cv2.IMREAD_UNCHANGED)
+    assert grey is not None
+    assert grey.shape == (6, 8, 4)
+    assert grey[0, 0, 3] == 0
+    assert grey[2, 3].tolist() == [230, 230, 230, 255]
+    overlay = cv2.imread(str(tmp_path / "out" / "overlay.png"))
+    assert overlay is not None
+    # The view is the map itself, 50 px a cell: inside a tumour cell, a clear one, and the one without data.
+    assert overlay[125, 175].tolist() != overlay[225, 325].tolist()
+    assert overlay[25, 25].tolist() == [200, 200, 200]
+    assert overlay.shape[0] > 300
+
+
+def test_a_result_is_not_replaced_unasked(tmp_path: Path) -> None:
+    write(tmp_path / "out")
+    with pytest.raises(OutputExistsError):
+        write(tmp_path / "out")
+    write(tmp_path / "out", overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_is_not_ours_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("x")
+    with pytest.raises(OutputExistsError, match="no result"):
+        require_free(tmp_path, overwrite=True)
+
+
+@pytest.mark.parametrize("failing", ["save", "write_ome_tiff", "overlay_png"])
+def test_a_full_disk_leaves_nothing_and_keeps_the_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+    before = write(tmp_path / "out").summary
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    if failing == "save":
+        monkeypatch.setattr(ProbabilityMap, "save", full)
+    else:
+        monkeypatch.setattr(f"hepamap.results.{failing}", full)
+    with pytest.raises(OutputNotWritableError, match="no space"):
+        write(tmp_path / "out", overwrite=True)
+    with pytest.raises(OutputNotWritableError, match="no space"):
+        write(tmp_path / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert open_result(tmp_path / "out").summary == before
+
+
+def test_an_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hepamap.results.write_ome_tiff", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputNotWritableError):
+        write(tmp_path / "file" / "out")
+
+
+@pytest.mark.parametrize("name", ["result.json", "probability-map.json", "probability-map.npy"])
+def test_a_damaged_result_says_so(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "out")
+    path = tmp_path / "out" / name
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(ResultDamagedError):
+        open_result(tmp_path / "out")
+    path.unlink()
+    with pytest.raises(ResultDamagedError):
+        open_result(tmp_path / "out")
