@@ -170,11 +170,14 @@ def _bubbles(rng: np.random.Generator, spec: PhantomSpec) -> tuple[Polygon, ...]
 def _black(rng: np.random.Generator, spec: PhantomSpec) -> BaseGeometry:
     """Black strips where the scanner looked past the slide."""
     depth_um = 0.03 * min(spec.width_um, spec.height_um) * rng.uniform(0.4, 1.0)
+    # They go on beyond the slide's edge, so that no light is blurred in from there.
+    out_um = -100.0
+    right_um, bottom_um = spec.width_um - out_um, spec.height_um - out_um
     strips = [
-        box(0, 0, depth_um, spec.height_um),
-        box(0, 0, spec.width_um, depth_um),
-        box(spec.width_um - depth_um, 0, spec.width_um, spec.height_um),
-        box(0, spec.height_um - depth_um, spec.width_um, spec.height_um),
+        box(out_um, out_um, depth_um, bottom_um),
+        box(out_um, out_um, right_um, depth_um),
+        box(spec.width_um - depth_um, out_um, right_um, bottom_um),
+        box(out_um, spec.height_um - depth_um, right_um, bottom_um),
     ]
     count = int(rng.integers(1, 3))
     chosen = rng.permutation(4)[:count]

@@ -32,6 +32,15 @@ class Canvas:
         rng = generator(spec.seed, 61)
         self._noise = np.round(rng.standard_normal((_NOISE_PX, _NOISE_PX, 3)) * stain.noise).astype(np.int8)
 
+    def is_glass(self, x_l0: int, y_l0: int, width: int, height: int) -> bool:
+        """Whether a rectangle of level 0 is all blank glass; known without painting."""
+        return self.painter.is_glass(self._box_um(x_l0, y_l0, width, height))
+
+    def _box_um(self, x_l0: int, y_l0: int, width: int, height: int) -> tuple[float, float, float, float]:
+        """(left, top, right, bottom) of a rectangle of level 0, µm."""
+        size = self.spec.pixel_size
+        return x_l0 * size.x_um, y_l0 * size.y_um, (x_l0 + width) * size.x_um, (y_l0 + height) * size.y_um
+
     def window(self, x_l0: int, y_l0: int, width: int, height: int) -> Pixels | None:
         """A rectangle of level 0.
 
@@ -44,11 +53,10 @@ class Canvas:
         Returns:
             RGB, shape (height, width, 3); None where it is all blank glass.
         """
-        size = self.spec.pixel_size
-        left_um, top_um = x_l0 * size.x_um, y_l0 * size.y_um
-        box_um = (left_um, top_um, left_um + width * size.x_um, top_um + height * size.y_um)
-        if self.painter.is_glass(box_um):
+        if self.is_glass(x_l0, y_l0, width, height):
             return None
+        size = self.spec.pixel_size
+        box_um = self._box_um(x_l0, y_l0, width, height)
         scale_x, scale_y = size.x_um / WORKING_UM, size.y_um / WORKING_UM
         left, top = math.floor(box_um[0] / WORKING_UM) - _RIM_PX, math.floor(box_um[1] / WORKING_UM) - _RIM_PX
         right, bottom = math.ceil(box_um[2] / WORKING_UM) + _RIM_PX, math.ceil(box_um[3] / WORKING_UM) + _RIM_PX
@@ -83,7 +91,7 @@ class Canvas:
         stain = self.painter.stain
         optics_px = stain.blur_um / WORKING_UM
         # A pixel `scale` wide averages a box of that width: variance (scale² − 1) / 12 more than a working px.
-        sigma_x, sigma_y = (math.sqrt(optics_px**2 + max(0.0, scale**2 - 1) / 5) for scale in (scale_x, scale_y))
+        sigma_x, sigma_y = (math.sqrt(optics_px**2 + max(0.0, scale**2 - 1) / 12) for scale in (scale_x, scale_y))
         if max(sigma_x, sigma_y) > 0.45:
             world = np.asarray(cv2.GaussianBlur(world, (0, 0), sigmaX=sigma_x, sigmaY=sigma_y), np.uint8)
         if stain.sharpening > 0.05:

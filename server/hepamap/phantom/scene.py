@@ -13,12 +13,13 @@ from shapely.geometry import Polygon, box
 from shapely.geometry.base import BaseGeometry
 
 from hepamap.phantom.hashing import generator
-from hepamap.phantom.shapes import lobulated, polygons_only, ribbon, roughened, wavy_line
+from hepamap.phantom.shapes import lobulated, polygons_only, ribbon, roughened, stroke, wavy_line
 from hepamap.phantom.spec import PhantomSpec
 
 _EMPTY = Polygon()
 # A part of a class that is smaller than a few patches is no region that a pathologist would draw.
 _MIN_PART_UM2 = 150.0**2
+_MIN_PART_SHARE = 0.01
 _KEYS = {"resection": 21, "biopsy": 22}
 
 
@@ -53,6 +54,12 @@ def build_scene(spec: PhantomSpec) -> Scene:
     return Scene(tissue, tumour, necrosis, capsule_um)
 
 
+def _sound(spec: PhantomSpec, parts: list[BaseGeometry]) -> BaseGeometry:
+    """Outlines joined, without scraps; on a tiny slide smaller parts count."""
+    smallest_um2 = min(_MIN_PART_UM2, _MIN_PART_SHARE * spec.width_um * spec.height_um)
+    return polygons_only(shapely.union_all(parts), smallest_um2)
+
+
 def _resection(spec: PhantomSpec, rng: np.random.Generator) -> tuple[BaseGeometry, BaseGeometry]:
     """One or two large pieces with straight cut sides, and a tumour of one or more nodules in them."""
     pieces = 2 if spec.width_um > 2.2 * spec.height_um else 1
@@ -63,8 +70,8 @@ def _resection(spec: PhantomSpec, rng: np.random.Generator) -> tuple[BaseGeometr
         tissue = _piece(rng, centre, (width_um, spec.height_um))
         tissues.append(tissue)
         tumours.append(_nodules(rng, tissue))
-    tissue = polygons_only(shapely.union_all(tissues), _MIN_PART_UM2)
-    return tissue, polygons_only(shapely.intersection(shapely.union_all(tumours), tissue), _MIN_PART_UM2)
+    tissue = _sound(spec, tissues)
+    return tissue, _sound(spec, [shapely.intersection(tumour, tissue) for tumour in tumours])
 
 
 def _piece(rng: np.random.Generator, centre_um: tuple[float, float], room_um: tuple[float, float]) -> BaseGeometry:
@@ -76,7 +83,7 @@ def _piece(rng: np.random.Generator, centre_um: tuple[float, float], room_um: tu
     left, top = centre_um[0] - half[0], centre_um[1] - half[1]
     # The knife: the sides of the blob that stick out of the room are cut straight.
     cut = box(left, top, left + 2 * half[0], top + 2 * half[1]).buffer(-0.04 * min(half)).buffer(0.04 * min(half))
-    return polygons_only(roughened(rng, shapely.intersection(blob, cut), 9.0, 220.0), _MIN_PART_UM2)
+    return roughened(rng, shapely.intersection(blob, cut), 9.0, 220.0)
 
 
 def _nodules(rng: np.random.Generator, tissue: BaseGeometry) -> BaseGeometry:
@@ -120,11 +127,11 @@ def _biopsy(spec: PhantomSpec, rng: np.random.Generator) -> tuple[BaseGeometry, 
     cores = int(np.clip(rng.integers(1, 4), 1, max(1, int(room_um // 1600))))
     tissues, tumours = [], []
     for core in range(cores):
-        tissue, tumour = _core(rng, length_um, room_um / cores * (core + 0.5), min(1.0, room_um / cores / 1600))
+        tissue, tumour = _core(rng, length_um, room_um / cores * (core + 0.5), min(1.0, room_um / cores / 1600, length_um / 4000))
         tissues.append(tissue)
         tumours.append(tumour)
-    tissue = polygons_only(shapely.union_all(tissues), _MIN_PART_UM2)
-    tumour = polygons_only(shapely.intersection(shapely.union_all(tumours), tissue), _MIN_PART_UM2)
+    tissue = _sound(spec, tissues)
+    tumour = _sound(spec, [shapely.intersection(tumour, tissue) for tumour in tumours])
     if upright:
         tissue, tumour = (shapely.transform(part, lambda xy: np.asarray(xy[:, ::-1])) for part in (tissue, tumour))
     return shapely.normalize(tissue), shapely.normalize(tumour)
@@ -139,8 +146,10 @@ def _core(rng: np.random.Generator, length_um: float, centre_um: float, scale: f
     tissue = roughened(rng, ribbon(rng, line, scale * rng.uniform(850, 1150), 0.07), 7.0, 150.0)
     for _ in range(int(rng.integers(0, 3)) if reach_um > 6000 else 0):
         # The core has broken here: a gap with rough ends.
-        gap = (start_um + reach_um * rng.uniform(0.1, 0.9), centre_um)
-        tissue = shapely.difference(tissue, lobulated(rng, gap, (rng.uniform(60, 260), 900.0), roughness=0.05).buffer(0))
+        at_um = start_um + reach_um * rng.uniform(0.1, 0.9)
+        lean_um = rng.uniform(-350, 350)
+        gap = wavy_line(rng, (at_um - lean_um, centre_um - 900), (at_um + lean_um, centre_um + 900), 40.0)
+        tissue = shapely.difference(tissue, roughened(rng, stroke(gap, rng.uniform(70, 420)), 8.0, 120.0))
     from_um = start_um + reach_um * rng.uniform(-0.1, 0.45)
     to_um = from_um + reach_um * rng.uniform(0.35, 0.65)
     return tissue, shapely.intersection(_stretch(rng, from_um, to_um, centre_um, 900.0 * scale), tissue)

@@ -15,7 +15,7 @@ from hepamap.phantom.style import Architecture
 # A sprite's value: this much is haematoxylin 1. Dense nuclei reach 1.6 times that before they saturate.
 FULL = 160.0
 # Sprites are drawn this many times larger and averaged down, so that their outlines are smooth.
-_OVERSAMPLING = 4
+_OVERSAMPLING = 3
 DIRECTIONS = 16
 """Directions in half a turn that spindle-shaped nuclei are drawn in."""
 _VARIANTS = 4
@@ -66,8 +66,8 @@ class SpriteBank:
             return range(len(sprites) - len(pictures), len(sprites))
 
         return cls(
-            liver=add([_epithelial(rng, liver) for _ in range(64)]),
-            tumour=add([_epithelial(rng, tumour) for _ in range(160)]),
+            liver=add([_epithelial(rng, liver) for _ in range(48)]),
+            tumour=add([_epithelial(rng, tumour) for _ in range(128)]),
             lymphocyte=add([_nucleus(rng, rng.normal(5.4, 0.3), 1.1, 0.0, 1.15, 0.10, 0.03) for _ in range(16)]),
             spindle=add([_spindle(rng, step) for step in range(DIRECTIONS) for _ in range(_VARIANTS)]),
             duct=add([_nucleus(rng, rng.normal(6.0, 0.4), 1.15, rng.uniform(0, 3.1), 0.85, 0.2, 0.03) for _ in range(16)]),
@@ -152,7 +152,7 @@ def _nucleus(
     rough = sum(np.cos((k + 2) * theta + phase[k]) for k in range(3))
     depth = 1 - np.hypot(u, v) / (1 + irregularity * rough)
     noise = rng.standard_normal((side, side), np.float32)
-    chromatin = np.asarray(cv2.GaussianBlur(noise, (0, 0), 0.55 / WORKING_UM * _OVERSAMPLING), np.float32)
+    chromatin = np.asarray(cv2.GaussianBlur(noise, (0, 0), 0.5 / WORKING_UM * _OVERSAMPLING), np.float32)
     chromatin = chromatin / max(float(chromatin.std()), 1e-9)
     # Chromatin lies along the membrane: the last tenth or two of the radius is darker.
     rim = np.exp(-((depth / 0.16) ** 2))

@@ -107,8 +107,8 @@ def _frequencies() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 def _filtered(rng: np.random.Generator, response: NDArray[np.float64]) -> Field:
     """White noise through a filter given in the frequency domain."""
-    white = rng.standard_normal((TEXTURE_PX, TEXTURE_PX))
-    return _standardised(np.fft.irfft2(np.fft.rfft2(white) * response, s=(TEXTURE_PX, TEXTURE_PX)))
+    white = rng.standard_normal((TEXTURE_PX, TEXTURE_PX), np.float32)
+    return _standardised(np.fft.irfft2(np.fft.rfft2(white) * response.astype(np.float32), s=white.shape))
 
 
 def _band_noise(rng: np.random.Generator, cycles: float, bandwidth: float) -> Field:

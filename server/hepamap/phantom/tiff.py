@@ -1,8 +1,9 @@
 """A writer of tiled, pyramidal TIFF that never holds more than one tile of each level.
 
 tifffile writes one level after the other, each row by row, so a pyramid would have to be painted several times or kept
-whole. This writer takes tiles of all levels in any order as they are finished, and stores equal tiles once, so blank
-glass costs nothing. It writes BigTIFF with one complete JPEG stream per tile, the way the TIFF 6 technical note 2 says.
+whole. This writer takes tiles of all levels in any order as they are finished. A tile that nobody puts is blank, and all
+blank tiles share their bytes, so glass costs nothing. It writes BigTIFF with one complete JPEG stream per tile, the way
+technical note 2 to TIFF 6 says.
 """
 
 from __future__ import annotations
@@ -40,18 +41,27 @@ def level_sizes(size_l0: Size, factor: int) -> list[Size]:
 
 
 class PyramidWriter:
-    """An open file; tiles go in in any order, the directory is written on leaving the context."""
+    """An open file; tiles go in in any order, the directories are written on leaving the context."""
 
-    def __init__(self, path: Path, sizes: Sequence[Size], pixel_size: PixelSize, description: str, quality: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        sizes: Sequence[Size],
+        pixel_size: PixelSize,
+        *,
+        blank: NDArray[np.uint8],
+        description: str = "",
+        quality: int = 85,
+    ) -> None:
         self._sizes = list(sizes)
         self._pixel_size = pixel_size
         self._description = description
         self._quality = [cv2.IMWRITE_JPEG_QUALITY, quality]
-        self._places = [[(0, 0)] * (columns * rows) for columns, rows in map(tiles_of, sizes)]
-        self._shared: dict[bytes, tuple[int, int]] = {}
         self._file = path.open("wb")
         # Signature of BigTIFF, little-endian; the place of the first directory is filled in at the end.
         self._file.write(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 0))
+        nothing = self._store(blank)
+        self._places = [[nothing] * (columns * rows) for columns, rows in map(tiles_of, sizes)]
 
     def __enter__(self) -> Self:
         return self
@@ -74,16 +84,10 @@ class PyramidWriter:
         self._places[level][row * columns + column] = self._store(pixels)
 
     def _store(self, pixels: NDArray[np.uint8]) -> tuple[int, int]:
-        """Offset and length of the tile's bytes in the file; a tile of one colour is written once."""
-        plain = bool((pixels == pixels[0, 0]).all())
-        colour = pixels[0, 0].tobytes()
-        if plain and colour in self._shared:
-            return self._shared[colour]
+        """Append a tile; the offset and length of its bytes."""
         encoded = cv2.imencode(".jpg", pixels[..., ::-1], self._quality)[1].tobytes()
         place = (self._file.tell(), len(encoded))
         self._file.write(encoded)
-        if plain:
-            self._shared[colour] = place
         return place
 
     def _write_directories(self) -> None:
