@@ -49,6 +49,8 @@ def lsuv(model: keras.Model, batch: NDArray[np.float32], seed: int) -> None:
     mean 0 and variance 1 on the batch, before its ReLU. Without it, a VGG16 without batch normalisation hardly leaves
     chance: its signal fades from layer to layer.
 
+    The last layer starts at zero, i.e. undecided: the first gradients then say what is there and do not undo what chance said.
+
     Args:
         model: a network of the registry, whose layers are one chain.
         batch: (N, P, P, 3), 0 to 1.
@@ -64,10 +66,15 @@ def lsuv(model: keras.Model, batch: NDArray[np.float32], seed: int) -> None:
             layer.kernel.assign(keras.ops.convert_to_numpy(start) / deviation)
             layer.bias.assign(-mean / deviation)
         x = layer(x, training=False)
+    head = model.get_layer("predictions")
+    head.kernel.assign(np.zeros(head.kernel.shape, np.float32))
 
 
 def transplant(model: keras.Model, weights: Mapping[str, NDArray[Any]], origin: str) -> list[str]:
-    """Take over weights by name; every convolution must find its own, a head may differ and stays random.
+    """Take over weights by name.
+
+    Every convolution must find its own. Batch normalisation of the backbone may be new. A head is taken over whole or
+    stays random: half of another head would be worse than none.
 
     Returns:
         Names of the variables that were not taken over.
@@ -75,16 +82,21 @@ def transplant(model: keras.Model, weights: Mapping[str, NDArray[Any]], origin: 
     Raises:
         InitialWeightsMissingError: a convolution finds no weights of its shape.
     """
-    left: list[str] = []
+
+    def fits(variable: Any) -> bool:
+        return variable.path in weights and weights[variable.path].shape == tuple(variable.shape)
+
     for variable in model.weights:
-        value = weights.get(variable.path)
-        if value is not None and value.shape == tuple(variable.shape):
-            variable.assign(np.asarray(value, np.float32))
-        elif "_conv" in variable.path:
+        if "_conv" in variable.path and not fits(variable):
             raise InitialWeightsMissingError(
                 f"“{origin}” has no weights for {variable.path} of this network.",
                 cure="Start from a pack with the same backbone, or from lsuv.",
             )
+    is_head_whole = all(fits(variable) for variable in model.weights if not variable.path.startswith("block"))
+    left: list[str] = []
+    for variable in model.weights:
+        if fits(variable) and (is_head_whole or variable.path.startswith("block")):
+            variable.assign(np.asarray(weights[variable.path], np.float32))
         else:
             left.append(variable.path)
     return left

@@ -54,6 +54,9 @@ class TrainingSection(_Strict):
     momentum: float = Field(default=0.9, ge=0, lt=1, description="Of sgd.")
     clip_norm: float | None = Field(default=None, gt=0, description="Largest norm of a gradient; guards the first steps.")
     batch_size: int = Field(ge=1, le=4096)
+    dropout: float = Field(
+        default=1.0, ge=0, le=1, description="Factor of the network's own dropout rates while it trains; 0 is without."
+    )
     steps_per_epoch: int | None = Field(
         default=None, ge=1, description="Batches between two validations; every patch once where it is absent."
     )

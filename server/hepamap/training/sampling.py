@@ -113,7 +113,7 @@ class Sampler:
 
     def _windows(self, area_m: BaseGeometry, wanted: int, rng: np.random.Generator) -> Iterator[Point]:
         """Corners of windows in whole model px, placed at random over points of the area; a bounded number."""
-        if area_m.is_empty:
+        if not area_m.area > 0:
             return
         side = _PATCHES_PER_WINDOW * self.patch_m
         for x, y in points_inside(area_m, _WINDOWS_SPARE * (1 + math.ceil(wanted / _KEPT_PER_WINDOW)), rng):

@@ -100,7 +100,7 @@ def fit(
 
     options = recipe.training
     keras.utils.set_random_seed(options.seed)
-    model = _starting_model(recipe, splits["train"], models_dir)
+    model = starting_model(recipe, splits["train"], models_dir)
     batches = TrainingBatches(splits["train"], options.batch_size, options.steps_per_epoch, recipe.augmentation, options.seed)
     chosen = subset(splits["val"], options.validation_patches, options.seed)
     keeper = callbacks.TimeKeeper(options.epochs, len(batches), options.minutes)
@@ -133,7 +133,7 @@ def fit(
     return best.weights, history
 
 
-def _starting_model(recipe: Recipe, patches: PatchSet, models_dir: Path) -> keras.Model:
+def starting_model(recipe: Recipe, patches: PatchSet, models_dir: Path) -> keras.Model:
     """The network with its first weights, compiled in the recipe's precision."""
     import keras
 
@@ -146,6 +146,9 @@ def _starting_model(recipe: Recipe, patches: PatchSet, models_dir: Path) -> kera
     initialise(start, network.initialise, sample, models_dir, options.seed)
     model = _in_precision(recipe)
     set_weights(model, read_weights(start))
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate *= options.dropout
     limits = {} if options.clip_norm is None else {"global_clipnorm": options.clip_norm}
     optimiser = (
         keras.optimizers.SGD(options.learning_rate, momentum=options.momentum, **limits)

@@ -1,0 +1,301 @@
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hepamap.errors import ModelNotFoundError, OutputExistsError
+from hepamap.model_pack import find_pack
+from hepamap.networks import BACKBONES, build_network, read_weights, set_weights
+from hepamap.training.build import DatasetSpec, build_dataset
+from hepamap.training.dataset import combine, open_dataset
+from hepamap.training.errors import (
+    DatasetEmptyError,
+    DatasetInvalidError,
+    InitialWeightsMissingError,
+    TrainingDivergedError,
+)
+from hepamap.training.recipe import ScheduleSection
+from hepamap.training.train import train
+
+RECIPE = """
+[pack]
+id = "toy"
+version = "1.0.0"
+title = "Red against blue"
+origin = "synthetic"
+strides = [16, 64]
+default_stride = 16
+[network]
+backbone = "Tiny"
+head = "GAP"
+mpp = 1.84
+patch = 64
+initialise = "lsuv"
+[training]
+optimiser = "sgd"
+learning_rate = 0.05
+batch_size = 8
+epochs = 3
+precision = "float32"
+[augmentation]
+[schedule]
+kind = "cosine"
+"""
+
+
+def tiny(inputs: Any) -> Any:
+    """Two convolutions: enough to tell red from blue."""
+    from keras import layers
+
+    x = layers.Conv2D(4, 3, padding="same", activation="relu", name="block1_conv1")(inputs)
+    x = layers.Dropout(0.2, name="block1_drop1")(x)
+    x = layers.MaxPooling2D(8, name="block1_pool")(x)
+    return layers.Conv2D(8, 3, padding="same", activation="relu", name="block2_conv1")(x)
+
+
+@pytest.fixture(autouse=True)
+def _tiny_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BACKBONES, "Tiny", tiny)
+
+
+@pytest.fixture(scope="module")
+def data(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "toy"
+    build_dataset(cohort, folder, DatasetSpec(1.84, 64, {"train": 40, "val": 10, "test": 10}))
+    return folder
+
+
+def recipe_file(folder: Path, *edits: tuple[str, str]) -> Path:
+    text = RECIPE
+    for old, new in edits:
+        assert old in text
+        text = text.replace(old, new)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "toy.toml").write_text(text, encoding="utf-8")
+    return folder / "toy.toml"
+
+
+def test_a_tiny_network_learns_and_becomes_a_pack(data: Path, tmp_path: Path) -> None:
+    told: list[Any] = []
+    models = tmp_path / "models"
+    result = train(recipe_file(tmp_path), [data], tmp_path / "run", models_dir=models, progress=told.append)
+
+    assert result.metrics["test"] == {
+        **{"patches": 20, "auc": 1.0, "accuracy": 1.0, "sensitivity": 1.0, "specificity": 1.0},
+        "slides": 1,
+    }
+    assert result.history["epochs"] == 3
+    assert result.history["steps"] == 3 * 80 // 8
+    assert result.history["stopped_because"] == "all epochs done"
+    assert told[-1].fraction == 1
+    assert told[-1].val_loss == pytest.approx(result.history["best_val_loss"], abs=1e-3)
+
+    pack = find_pack(models, "toy")
+    manifest = pack.manifest
+    assert (manifest.network.backbone, manifest.input.patch, manifest.default_stride) == ("Tiny", 64, 16)
+    assert [point.name for point in manifest.operating_points] == ["sensitive", "balanced", "specific"]
+    assert all((point.sensitivity or 0) > 0.7 for point in manifest.operating_points)
+    assert manifest.training["data"][0]["slides"] == {"train": 2, "val": 1, "test": 1}
+    card = (pack.folder / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "synthetic tissue" in card.splitlines()[0]
+    assert "no diagnostic value" in card.splitlines()[0]
+    assert "hepamap train" in card
+    assert "| specific |" in card
+
+    with (tmp_path / "run" / "log.csv").open(encoding="utf-8") as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["0", "1", "2"]
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["pack"] == "toy@1.0.0"
+    # What ships is the best epoch, rounded to float16, and it gives the published answer.
+    with np.load(tmp_path / "run" / "best.npz") as best:
+        shipped = pack.read_weights()
+        assert set(shipped) == set(best.files)
+        for name in best.files:
+            np.testing.assert_array_equal(shipped[name], best[name].astype(np.float16).astype(np.float32))
+    model = build_network("Tiny", "GAP", 64)
+    set_weights(model, shipped)
+    patches = combine([open_dataset(data)], 1.84, 64)["test"]
+    answer = model(patches.take(range(20)).astype(np.float32) / 255).numpy()
+    assert ((answer[:, 1] > 0.5) == (patches.labels == 1)).all()
+
+
+def test_the_same_recipe_gives_the_same_weights(data: Path, tmp_path: Path) -> None:
+    one_epoch = ("epochs = 3", "epochs = 1")
+    packs = [
+        train(recipe_file(tmp_path, one_epoch), [data], tmp_path / name / "run", models_dir=tmp_path / name).pack
+        for name in ("a", "b")
+    ]
+    for name, value in packs[0].read_weights().items():
+        np.testing.assert_allclose(value, packs[1].read_weights()[name], atol=2e-3)
+
+
+def test_a_network_starts_from_another_pack(data: Path, tmp_path: Path) -> None:
+    train(recipe_file(tmp_path), [data], tmp_path / "run", models_dir=tmp_path / "models")
+    edits = [('id = "toy"', 'id = "next"'), ('"lsuv"', '"pack:toy"'), ("learning_rate = 0.05", "learning_rate = 1e-9")]
+    later = train(
+        recipe_file(tmp_path / "2", *edits, ("epochs = 3", "epochs = 1")),
+        [data],
+        tmp_path / "run2",
+        models_dir=tmp_path / "models",
+    )
+    first = find_pack(tmp_path / "models", "toy").read_weights()
+    for name, value in later.pack.read_weights().items():
+        np.testing.assert_allclose(value, first[name], atol=1e-3)
+
+
+def test_mixed_precision_trains_and_leaves_keras_as_it_was(data: Path, tmp_path: Path) -> None:
+    import keras
+
+    edits = (('precision = "float32"', 'precision = "mixed_bfloat16"'), ('optimiser = "sgd"', 'optimiser = "adam"'))
+    result = train(recipe_file(tmp_path, *edits), [data], tmp_path / "run", models_dir=tmp_path / "models")
+    assert result.metrics["test"]["auc"] == 1.0
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_dropout_can_be_weakened_while_training(data: Path, tmp_path: Path) -> None:
+    from hepamap.training.recipe import read_recipe
+    from hepamap.training.train import starting_model
+
+    patches = combine([open_dataset(data)], 1.84, 64)["train"]
+    recipe = read_recipe(recipe_file(tmp_path, ("batch_size = 8", "batch_size = 8\ndropout = 0.5")))
+    assert starting_model(recipe, patches, tmp_path).get_layer("block1_drop1").rate == pytest.approx(0.1)
+
+
+def test_time_budget_ends_it_gracefully(data: Path, tmp_path: Path) -> None:
+    edit = ("epochs = 3", "epochs = 500\nminutes = 0.001")
+    result = train(recipe_file(tmp_path, edit), [data], tmp_path / "run", models_dir=tmp_path / "models")
+    assert result.history["stopped_because"] == "time is up"
+    assert result.history["steps"] < 500 * 10
+    assert result.pack.manifest.id == "toy"
+
+
+def test_what_cannot_work_is_refused_before_training(data: Path, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    with pytest.raises(DatasetInvalidError, match="no complete data set"):
+        train(recipe_file(tmp_path), [tmp_path / "none"], tmp_path / "run", models_dir=models)
+    with pytest.raises(DatasetInvalidError, match="recipe needs 128 px"):
+        train(recipe_file(tmp_path, ("patch = 64", "patch = 128")), [data], tmp_path / "run", models_dir=models)
+    with pytest.raises(ModelNotFoundError, match="hcc-5x"):
+        train(recipe_file(tmp_path, ('"lsuv"', '"pack:hcc-5x"')), [data], tmp_path / "run", models_dir=models)
+    (models / "toy" / "1.0.0").mkdir(parents=True)
+    (models / "toy" / "1.0.0" / "model.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(OutputExistsError, match=r"toy/1\.0\.0"):
+        train(recipe_file(tmp_path), [data], tmp_path / "run3", models_dir=models)
+
+
+def test_a_data_set_without_validation_is_refused(cohort: Path, tmp_path: Path) -> None:
+    build_dataset(cohort, tmp_path / "set", DatasetSpec(1.84, 64, {"train": 4}))
+    with pytest.raises(DatasetEmptyError, match="“val”"):
+        train(recipe_file(tmp_path), [tmp_path / "set"], tmp_path / "run", models_dir=tmp_path / "models")
+
+
+def test_lsuv_gives_every_convolution_unit_variance_before_its_relu() -> None:
+    import keras
+
+    from hepamap.training.initialise import lsuv
+
+    rng = np.random.default_rng(0)
+    # Patches of different colours: the last block sees each patch as 2 × 2 px only.
+    batch = (rng.random((24, 1, 1, 3)) * rng.random((24, 64, 64, 3))).astype(np.float32)
+    model = build_network("VGG16DrV2", "GAP", 64)
+    lsuv(model, batch, seed=1)
+    for name in ("block1_conv1", "block3_conv2", "block5_conv3"):
+        layer = model.get_layer(name)
+        before = keras.Model(model.inputs[0], layer.input)(batch)
+        response = keras.ops.conv(before, layer.kernel, padding="same").numpy() + layer.bias.numpy()
+        np.testing.assert_allclose(response.mean(axis=(0, 1, 2)), 0, atol=1e-3)
+        np.testing.assert_allclose(response.std(axis=(0, 1, 2)), 1, atol=1e-3)
+    np.testing.assert_allclose(model(batch).numpy(), 0.5, atol=1e-6)  # undecided
+
+
+def test_transplant_takes_convolutions_by_name_and_leaves_other_heads() -> None:
+    from hepamap.training.initialise import transplant
+
+    source = read_weights(build_network("VGG16Base", "GAP", 64))
+    target = build_network("VGG16DrV2", "FC512", 64)
+    left = transplant(target, source, "pack:x")
+    assert {name.split("/")[0] for name in left} == {"fc1", "fc1_bn", "fc2", "fc2_bn", "predictions"}
+    np.testing.assert_array_equal(read_weights(target)["block5_conv3/kernel"], source["block5_conv3/kernel"])
+    with pytest.raises(InitialWeightsMissingError, match="block1_conv1/kernel"):
+        transplant(target, {}, "pack:x")
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # keras writing HDF5 with NumPy 2
+def test_imagenet_weights_from_a_file(tmp_path: Path) -> None:
+    import keras
+
+    from hepamap.training.initialise import initialise
+
+    source = keras.applications.VGG16(include_top=False, weights=None)
+    source.save_weights(tmp_path / "vgg16.weights.h5")
+    model = build_network("VGG16DrV2", "GAP", 64)
+    initialise(model, f"imagenet:{tmp_path / 'vgg16.weights.h5'}", np.zeros((1, 64, 64, 3), np.float32), tmp_path, 0)
+    for name, value in read_weights(source).items():
+        np.testing.assert_array_equal(read_weights(model)[name], value)
+    with pytest.raises(InitialWeightsMissingError, match="ImageNet"):
+        initialise(model, f"imagenet:{tmp_path / 'none.h5'}", np.zeros((1, 64, 64, 3), np.float32), tmp_path, 0)
+
+
+def test_every_patch_comes_once_before_any_comes_again(data: Path) -> None:
+    from hepamap.training.batches import TrainingBatches, subset
+    from hepamap.training.recipe import AugmentationSection
+
+    patches = combine([open_dataset(data)], 1.84, 64)["train"]
+    batches = TrainingBatches(patches, 12, None, AugmentationSection(), seed=1)
+    assert len(batches) == math.ceil(80 / 12)
+    drawn = np.concatenate([batches.indices(i) for i in range(20)])
+    for deck in range(3):
+        assert sorted(drawn[deck * 80 : (deck + 1) * 80].tolist()) == list(range(80))
+    assert drawn[:80].tolist() != drawn[80:160].tolist()
+    chosen = subset(patches, 20, seed=0)
+    assert patches.labels[chosen].sum() == 10
+    assert len(set(chosen.tolist())) == 20
+
+
+def test_cosine_rate_warms_up_and_falls() -> None:
+    from hepamap.training.callbacks import CosineRate, TimeKeeper
+
+    keeper = TimeKeeper(epochs=1, steps=100, minutes=None)
+    cosine = CosineRate(1.0, 10, keeper, falling=True)
+    rates = []
+    for step in range(101):
+        keeper.step = step
+        rates.append(cosine.rate())
+    assert rates[0] == pytest.approx(0.1, rel=0.01)
+    assert rates[50] == pytest.approx((1 + 0.01) / 2)
+    assert rates[100] == pytest.approx(0.01)
+    assert max(rates) == pytest.approx(1, abs=0.03)
+
+
+def test_time_counts_where_it_is_further_than_the_steps() -> None:
+    from hepamap.training.callbacks import TimeKeeper
+
+    now = [0.0]
+    keeper = TimeKeeper(epochs=1, steps=100, minutes=1, clock=lambda: now[0])
+    keeper.step = 10
+    assert keeper.fraction == pytest.approx(0.1)
+    now[0] = 30.0
+    assert keeper.fraction == pytest.approx(0.5)
+
+
+def test_plateau_is_the_papers_schedule() -> None:
+    from hepamap.training.callbacks import TimeKeeper, schedule_callbacks
+
+    callbacks = schedule_callbacks(ScheduleSection(kind="plateau"), 1e-3, TimeKeeper(1, 1, None))
+    plateau, stop = callbacks[1:]
+    assert (plateau.factor, plateau.patience, plateau.min_delta, plateau.cooldown) == (0.1, 8, 2e-4, 3)
+    assert (stop.patience, abs(stop.min_delta), stop.monitor) == (15, 5e-4, "val_accuracy")
+
+
+def test_a_loss_that_is_no_number_stops_at_once() -> None:
+    from hepamap.training.callbacks import StopOnNaN
+
+    StopOnNaN().on_train_batch_end(3, {"loss": 0.7})
+    with pytest.raises(TrainingDivergedError, match="step 4") as caught:
+        StopOnNaN().on_train_batch_end(3, {"loss": math.nan})
+    assert "learning_rate" in caught.value.cure
