@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
 
@@ -35,6 +37,7 @@ DEFAULT_MIN_AREA_UM2 = 10_000.0
 
 _PIXEL_SIZE_TOLERANCE = 0.02  # viewers and servers round a pixel size differently; 2 % apart is another slide or another scale
 _OVERVIEW_SIDE_PX = 2000
+_OVERVIEW_MIN_SIDE_PX = 800
 _VIEW_MARGIN = 0.1  # of a region of interest, shown around it in the overlay
 
 
@@ -154,7 +157,7 @@ def detect(
         analysis = analyse(slide, predictor, checked.parameters, provenance, progress=progress, cancelled=cancelled)
         summary = _summary(analysis, checked)
         view_l0 = _view(slide, checked.parameters.region_l0)
-        thumbnail = slide.thumbnail_of(view_l0, _OVERVIEW_SIDE_PX)
+        thumbnail = _overview(slide, view_l0, analysis.map.lattice.grid.scale_x)
     progress(Progress(1, 1, "writing"))
     summary["seconds"] |= {"loading": loaded - started, "total": time.perf_counter() - started}
     write_result(
@@ -294,6 +297,14 @@ def _summary(analysis: Analysis, checked: CheckedRequest) -> dict[str, Any]:
         summary["warnings"] = own + summary["warnings"]
         summary["outcome"] = "ok_with_warnings" if summary["outcome"] == "ok" else summary["outcome"]
     return summary
+
+
+def _overview(slide: Slide, view_l0: Region, finest_step: float) -> NDArray[np.uint8]:
+    """A picture of a part of the slide, for the overlay; never finer than the model looks: what the map saw can be shown."""
+    longer_l0 = max(view_l0.width, view_l0.height)
+    picture = slide.thumbnail_of(view_l0, max(1, round(min(_OVERVIEW_SIDE_PX, longer_l0 / finest_step))))
+    factor = max(1, round(_OVERVIEW_MIN_SIDE_PX / max(picture.shape[:2])))
+    return picture.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def _view(slide: Slide, region_l0: BaseGeometry | None) -> Region:

