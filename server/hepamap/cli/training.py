@@ -87,10 +87,11 @@ def train(
 ) -> None:
     """Train a network by a recipe; ends in a model pack."""
     from hepamap.predictor import start_backend
+
+    start_backend()  # before anything else imports keras, which would talk
     from hepamap.training.callbacks import TrainProgress
     from hepamap.training.train import train as run_recipe
 
-    start_backend()
     with progress_bar(recipe.stem) as show:
 
         def tell(step: TrainProgress) -> None:
