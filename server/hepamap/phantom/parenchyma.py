@@ -78,8 +78,7 @@ def paint(
     solid = 1 - sinusoids.coverage
     e = (tissue.cytoplasm_e * (1 + shade + 0.10 * grain) + tissue.membrane * border) * solid
     h = tissue.cytoplasm_h * (1 + 0.6 * shade + 0.22 * grain) * solid
-    # Plasma and lining: a sinusoid is pale, not empty.
-    e += sinusoids.coverage * (0.035 + 0.35 * tissue.blood * np.clip(grain + 0.4, 0, 1.5))
+    e += sinusoids.coverage * _blood(frame, tissue, textures)
     nuclei = _nuclei(x_px, y_px, further, sinusoids, fatty, tissue, bank)
     return Layer(np.asarray(h, np.float32), np.asarray(e, np.float32), holes, nuclei)
 
@@ -112,6 +111,14 @@ def _opening(half_px: Field, distance_px: Field) -> Field:
     """How open a blood space is, 1 or more inside, 0 or less outside; thinner than a pixel or two, it is faint."""
     opening: Field = (half_px - distance_px) * np.float32(0.7) + np.clip(0.4 * half_px - 0.3, -0.5, 0.5)
     return opening
+
+
+def _blood(frame: BlockFrame, tissue: Architecture, textures: Textures) -> Field:
+    """Eosin inside sinusoids: plasma, so that they are pale and not empty, and red cells, about 7 µm wide."""
+    cells = textures.crosslinks(frame, 11.0, 205.0, _STEP_PX)
+    fullness = np.clip(0.9 - 0.8 * textures.coarse(frame, 150.0, 77.0), 0.2, 2.0)
+    packed = np.clip(3 * (cells - enlarged(fullness, cells.shape[0])), 0, 1)
+    return enlarged(np.float32(0.035) + np.float32(0.85 * tissue.blood) * packed)
 
 
 def _cells(
