@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -173,3 +174,25 @@ def test_the_real_slide(shared_data: Path, models_dir: Path, tmp_path: Path) -> 
     # 1.64 mm² of slide, of which a third is tissue.
     assert 0.45 < summary.result["tissue_area_mm2"] < 0.65
     assert summary.result["tumour_share_of_tissue"] == pytest.approx(1, abs=0.1)
+
+
+def test_a_request_comes_back_from_json(request_: DetectionRequest) -> None:
+    full = replace(request_, region=box(0, 0, 9, 9), client_view=ClientView(1200, 900, 0.46, 0.46), threshold=0.3)
+    assert DetectionRequest.from_json(json.loads(json.dumps(full.to_json()))) == DetectionRequest.from_json(full.to_json())
+    assert DetectionRequest.from_json(full.to_json()).client_view == full.client_view
+
+
+def test_the_key_is_of_what_is_computed(request_: DetectionRequest, models_dir: Path) -> None:
+    def key(**changes: Any) -> str:
+        return check_request(replace(request_, **changes), models_dir).key
+
+    same = {key(), key(stride_m=16), key(threshold=0.5), key(client_view=ClientView(1200, 900))}
+    assert len(same) == 1
+    others = [
+        key(stride_m=32),
+        key(threshold=0.4),
+        key(mpp_override_um=0.5),
+        key(region=box(0, 0, 500, 500)),
+        key(min_area_um2=1.0),
+    ]
+    assert len(same | set(others)) == 6

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from shapely import normalize, to_wkb
 from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
 
@@ -29,7 +32,7 @@ from hepamap.plausibility import Warning_
 from hepamap.predictor import Predictor
 from hepamap.provenance import provenance_json
 from hepamap.regions import bounding_region, parse_region
-from hepamap.results import Frame, require_free, require_threshold, summary_of, write_result
+from hepamap.results import Frame, frame_json, require_free, require_threshold, summary_of, write_result
 from hepamap.slide import Slide
 
 DEFAULT_MODEL = "hcc-10x"
@@ -68,6 +71,17 @@ class DetectionRequest:
     frame: str | None = None
     """`level0` or `bounds`; None: as the client's view says, else level0."""
 
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON, for a job's payload."""
+        return {**asdict(self), "slide_path": str(self.slide_path)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> DetectionRequest:
+        """The opposite of `to_json`."""
+        view = data["client_view"]
+        client_view = None if view is None else ClientView(**view)
+        return cls(**{**data, "slide_path": Path(data["slide_path"]), "client_view": client_view})
+
 
 @dataclass(frozen=True, slots=True)
 class CheckedRequest:
@@ -80,6 +94,22 @@ class CheckedRequest:
     slide: dict[str, Any]
     """Fingerprint, size and pixel size."""
     warnings: list[Warning_] = field(default_factory=list)
+
+    @property
+    def key(self) -> str:
+        """What the run computes, as a hash: slide, scale, weights, parameters, region, frame. Equal keys, equal results."""
+        parameters = self.parameters
+        region = parameters.region_l0
+        numbers = {item.name: getattr(parameters, item.name) for item in fields(parameters) if item.name != "region_l0"}
+        content = {
+            "slide": self.slide,
+            "weights": self.pack.manifest.weights.sha256,
+            "mode": self.mode,
+            "parameters": numbers,
+            "region": None if region is None else to_wkb(normalize(region), hex=True),
+            "frame": frame_json(self.frame),
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,16 @@ class Frame:
     """`level0`, or `bounds` as in QuPath, which crops a slide to what was scanned."""
     offset_l0: Point
 
+    @property
+    def offset_x(self) -> float:
+        """Its origin along x, level-0 px."""
+        return self.offset_l0.x
+
+    @property
+    def offset_y(self) -> float:
+        """Its origin along y, level-0 px."""
+        return self.offset_l0.y
+
 
 @dataclass(frozen=True, slots=True)
 class StoredResult:
