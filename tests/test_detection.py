@@ -94,7 +94,7 @@ def test_a_region_and_a_client_that_sees_the_bounds(shared_data: Path, models_di
 
 
 def box(*bounds: float) -> Any:
-    return shapely.geometry.mapping(shapely.box(*bounds))
+    return json.loads(json.dumps(shapely.geometry.mapping(shapely.box(*bounds))))
 
 
 BOW_TIE = {"type": "Polygon", "coordinates": [[[0, 0], [500, 500], [500, 0], [0, 500], [0, 0]]]}
@@ -178,8 +178,7 @@ def test_the_real_slide(shared_data: Path, models_dir: Path, tmp_path: Path) -> 
 
 def test_a_request_comes_back_from_json(request_: DetectionRequest) -> None:
     full = replace(request_, region=box(0, 0, 9, 9), client_view=ClientView(1200, 900, 0.46, 0.46), threshold=0.3)
-    assert DetectionRequest.from_json(json.loads(json.dumps(full.to_json()))) == DetectionRequest.from_json(full.to_json())
-    assert DetectionRequest.from_json(full.to_json()).client_view == full.client_view
+    assert DetectionRequest.from_json(json.loads(json.dumps(full.to_json()))) == full
 
 
 def test_the_key_is_of_what_is_computed(request_: DetectionRequest, models_dir: Path) -> None:
