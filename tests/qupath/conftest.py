@@ -1,0 +1,80 @@
+"""A stand-in for QuPath, a fake server, and a person who runs the script."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.qupath.fake_server import FakeHepamap
+from tests.qupath.quasi_qupath import QuasiQuPath, why_not
+
+SLIDE_PATH = "/slides/Leber ä 1.svs"
+SLIDE_URI = "file:///slides/Leber%20%C3%A4%201.svs"
+
+
+class Person:
+    """Runs the script on an image, and reads what QuPath shows."""
+
+    def __init__(self, qupath: QuasiQuPath, server: FakeHepamap) -> None:
+        self._qupath = qupath
+        self.server = server
+        self.settings: dict[str, str] = {"POLL_MS": "20", "SERVER_URL": f"'{server.url}'"}
+        self.image: dict[str, Any] | None = {
+            "name": "Leber ä 1.svs",
+            "level0": [20000, 10000],
+            "um_per_px": 0.25,
+            "uris": [SLIDE_URI],
+            "objects": [],
+        }
+
+    def runs_it(self, mode: str = "menu", **case: Any) -> dict[str, Any]:
+        """From the menu, the script `editor`, for a `project`, or `headless`."""
+        return self._qupath.run(self.settings, {"mode": mode, "image": self.image, **case})
+
+    def sees(self, mode: str = "menu", **case: Any) -> str:
+        """Text of the one dialog that came."""
+        return str(the_dialog(self.runs_it(mode, **case))["text"])
+
+
+def the_dialog(outcome: Mapping[str, Any]) -> Mapping[str, str]:
+    """The one dialog."""
+    assert outcome["errors"] == []
+    assert outcome["thrown"] is None
+    (dialog,) = outcome["dialogs"]
+    assert isinstance(dialog, dict)
+    return dialog
+
+
+@pytest.fixture(scope="session")
+def live_server() -> Iterator[FakeHepamap]:
+    server = FakeHepamap()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def qupath(live_server: FakeHepamap) -> Iterator[QuasiQuPath]:
+    reason = why_not()
+    if reason is not None:
+        pytest.skip(reason)
+    process = QuasiQuPath({"HEPAMAP_URL": f"  {live_server.url}/api/v1/ ", "LANG": "C.UTF-8"})
+    yield process
+    process.close()
+
+
+@pytest.fixture
+def server(live_server: FakeHepamap) -> FakeHepamap:
+    live_server.reset()
+    return live_server
+
+
+@pytest.fixture
+def person(qupath: QuasiQuPath, server: FakeHepamap) -> Person:
+    return Person(qupath, server)
+
+
+@pytest.fixture(scope="session")
+def guide() -> str:
+    return (Path(__file__).parents[2] / "docs" / "qupath.md").read_text(encoding="utf-8")

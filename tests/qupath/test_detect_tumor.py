@@ -1,0 +1,203 @@
+"""The script where everything goes well: what it sends, where it draws, and what it leaves alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.qupath.conftest import SLIDE_PATH, Person, the_dialog
+from tests.qupath.fake_server import ANALYSIS_ID, NOTICE, analysis, collection, feature
+
+SQUARE = [[[1000.0, 2000.0], [3000.25, 2000.0], [3000.25, 4000.5], [1000.0, 4000.5], [1000.0, 2000.0]]]
+HOLE = [[1500.0, 2500.0], [1500.0, 2600.0], [1600.0, 2600.0], [1600.0, 2500.0], [1500.0, 2500.0]]
+MODES = ("menu", "editor", "project", "headless")
+
+
+def drawn_by_us(**others: Any) -> dict[str, Any]:
+    metadata = {"hepamap.model": "hcc-10x@1.0.0", "hepamap.version": "0.0.9"}
+    return {"polygons": [SQUARE], "class": "Tumor (AI)", "locked": True, "metadata": metadata, **others}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_contours_come_from_every_way_to_start_a_script(person: Person, mode: str) -> None:
+    person.server.contours = lambda _: collection(feature([*SQUARE, HOLE]))
+    outcome = person.runs_it(mode)
+    (drawn,) = outcome["image"]["objects"]
+    assert drawn["polygons"] == [[*SQUARE, HOLE]]
+    assert (drawn["class"], drawn["locked"], drawn["metadata"]["hepamap.model"]) == ("Tumor (AI)", True, "hcc-10x@1.0.0")
+    assert outcome["errors"] == []
+    assert outcome["thrown"] is None
+    with_window = mode in ("menu", "editor")
+    assert len(outcome["dialogs"]) == outcome["windows_opened"] == outcome["windows_closed"] == int(with_window)
+    text = outcome["dialogs"][0]["text"] if with_window else outcome["printed"]
+    assert "1 tumor region on the whole slide (hcc-10x). Tumor: 1.50 mm², 15.0 % of 10.00 mm² of tissue." in text
+    assert NOTICE in text
+
+
+def test_the_menu_is_not_held_up(person: Person) -> None:
+    person.server.states = [analysis("running"), analysis()]
+    assert person.runs_it("menu")["busy_on_return"]
+
+
+def test_what_is_sent(person: Person) -> None:
+    person.settings |= {"MODEL": "' hcc-5x '", "STRIDE": "32", "THRESHOLD": "0.7"}
+    person.runs_it()
+    view = {"width": 20000, "height": 10000, "pixel_width_um": 0.25, "pixel_height_um": 0.25}
+    assert person.server.posted == {
+        "slide": {"path": SLIDE_PATH},
+        "client_view": view,
+        "model": "hcc-5x",
+        "stride": 32,
+        "threshold": 0.7,
+    }
+    (post,) = person.server.calls("POST")
+    assert post.headers["Content-Type"] == "application/json"
+    assert not any(name.lower() == "upgrade" for asked in person.server.asked for name in asked.headers)
+
+
+def test_without_settings_the_server_decides(person: Person) -> None:
+    assert person.image is not None
+    person.image["um_per_px"] = None
+    person.runs_it()
+    assert person.server.posted == {"slide": {"path": SLIDE_PATH}, "client_view": {"width": 20000, "height": 10000}}
+
+
+@pytest.mark.parametrize(
+    "address", ["''", "'  HOST:PORT '", "'http://HOST:PORT/'", "'HOST:PORT/api'", "'http://HOST:PORT/api/v1/'"]
+)
+def test_addresses_are_understood(person: Person, address: str) -> None:
+    person.settings["SERVER_URL"] = address.replace("HOST:PORT", person.server.url.removeprefix("http://"))
+    assert "No tumor region" in person.sees()
+
+
+def test_folders_with_another_name_on_the_server(person: Person) -> None:
+    person.settings["SLIDE_FOLDERS"] = "['/slide': '/wrong', '/SLIDES/': '/data/']"
+    person.runs_it()
+    assert person.server.posted["slide"]["path"] == "/data/Leber ä 1.svs"
+
+
+@pytest.mark.parametrize("no_crop", [False, True])
+def test_a_slide_with_bounds(person: Person, no_crop: bool) -> None:
+    bounds = [30000, 100000, 10439, 7641]
+    level0 = [72448, 152080]
+    person.image = {**(person.image or {}), "level0": level0, "bounds": bounds, "no_crop": no_crop}
+    tumour_l0 = [[30100.0, 100200.0], [33000.0, 100200.0], [33000.0, 104000.0], [30100.0, 100200.0]]
+
+    def contours(posted: Any) -> dict[str, Any]:
+        size = [posted["client_view"]["width"], posted["client_view"]["height"]]
+        x, y = {tuple(level0): (0, 0), tuple(bounds[2:]): (30000, 100000)}[tuple(size)]
+        return collection(feature([[[px - x, py - y] for px, py in tumour_l0]]))
+
+    person.server.contours = contours
+    (drawn,) = person.runs_it()["image"]["objects"]
+    x, y = (0, 0) if no_crop else (30000, 100000)
+    assert drawn["polygons"] == [[[[px - x, py - y] for px, py in tumour_l0]]]
+
+
+def test_selected_annotations_are_the_region(person: Person) -> None:
+    assert person.image is not None
+    two_parts = [[SQUARE[0], HOLE], [[[0.5, 0.0], [9.0, 0.0], [9.0, 9.0], [0.5, 0.0]]]]
+    person.image["objects"] = [
+        {"polygons": [SQUARE], "selected": True},
+        {"polygons": two_parts, "selected": True},
+        {"polygons": [SQUARE], "selected": True, "area": False},
+        {"polygons": [SQUARE], "selected": False},
+        drawn_by_us(selected=True),
+    ]
+    text = person.sees()
+    geometries = [one["geometry"] for one in person.server.posted["region"]["features"]]
+    assert geometries == [{"type": "Polygon", "coordinates": SQUARE}, {"type": "MultiPolygon", "coordinates": two_parts}]
+    assert "in the selected annotations" in text
+
+
+def test_only_our_own_contours_are_replaced(person: Person) -> None:
+    assert person.image is not None
+    kept = [
+        {"name": "drawn by hand", "polygons": [SQUARE], "class": "Tumor"},
+        {"name": "same class, by hand", "polygons": [SQUARE], "class": "Tumor (AI)", "locked": True},
+        drawn_by_us(name="unlocked, so somebody's", locked=False),
+        drawn_by_us(name="given another class", **{"class": "Tumor"}),
+        drawn_by_us(name="of another model", metadata={"hepamap.model": "hcc-5x@1.0.0"}),
+    ]
+    gone = [drawn_by_us(name="ours"), drawn_by_us(name="ours, older", metadata={"hepamap.model": "hcc-10x@0.9.0"})]
+    person.image["objects"] = [*kept, *gone]
+    outcome = person.runs_it()  # no tumour this time: the model is known from the collection alone
+    assert [one["name"] for one in outcome["image"]["objects"]] == [one["name"] for one in kept]
+    assert "2 earlier contours of this model replaced" in the_dialog(outcome)["text"]
+
+
+def test_no_id_twice(person: Person) -> None:
+    assert person.image is not None
+    same = "5d1f6b5e-1111-4222-8333-444455556666"
+    person.image["objects"] = [drawn_by_us(id=same, locked=False)]
+    person.server.contours = lambda _: collection(feature(SQUARE, id=same), feature(SQUARE, id=same.replace("5d", "6d")))
+    ids = [one["id"] for one in person.runs_it()["image"]["objects"]]
+    assert len(set(ids)) == 3
+    assert ids[0] == same
+    assert ids[2] == same.replace("5d", "6d")
+
+
+def test_another_slide_is_opened_meanwhile(person: Person) -> None:
+    person.server.states = [analysis("running"), analysis()]
+    person.server.contours = lambda _: collection(feature(SQUARE))
+    other = {**(person.image or {}), "name": "other.svs", "level0": [500, 500]}
+    outcome = person.runs_it(other_image=other, do_on={"message": "Classifying", "action": "open another slide"})
+    assert len(outcome["image"]["objects"]) == 1
+    assert outcome["other"]["objects"] == []
+    assert "The contours belong to Leber ä 1.svs." in the_dialog(outcome)["text"]
+
+
+def test_progress_is_told(person: Person) -> None:
+    waiting = {"done": 0, "total": None, "stage": "loading the model", "fraction": 0.0, "eta_s": None}
+    person.server.states = [analysis("queued"), analysis("running", progress=waiting), analysis("running"), analysis()]
+    outcome = person.runs_it()
+    assert outcome["messages"] == [
+        f"Connecting to {person.server.url}",
+        "Sending the whole slide",
+        "Waiting for other analyses to finish",
+        "Loading the model",
+        "Classifying · 25 % · about 2 min left",
+        "Drawing",
+    ]
+    assert outcome["shares"] == [-1.0, -1.0, 0.0, -1.0, 0.25, -1.0]
+
+
+def test_warnings_are_told(person: Person) -> None:
+    warned = {"code": "nearly_all_tumour", "message": "99 % of the tissue is marked as tumour: check it."}
+    person.server.states = [analysis(outcome="ok_with_warnings", warnings=[warned])]
+    dialog = the_dialog(person.runs_it())
+    assert (dialog["kind"], dialog["title"]) == ("plain", "hepamap: done, with warnings")
+    assert "Look twice: 99 % of the tissue is marked as tumour: check it." in dialog["text"]
+
+
+def test_what_cannot_be_evaluated_stands_out_and_is_not_drawn(person: Person) -> None:
+    assert person.image is not None
+    person.image["objects"] = [drawn_by_us(name="earlier")]
+    warned = {"code": "not_h_and_e", "message": "This does not look like an H&E slide."}
+    person.server.states = [analysis(outcome="not_evaluable", warnings=[warned])]
+    person.server.contours = lambda _: collection(feature(SQUARE))
+    outcome = person.runs_it()
+    dialog = the_dialog(outcome)
+    assert (dialog["kind"], dialog["title"]) == ("error", "hepamap: NOT EVALUABLE")
+    assert "This does not look like an H&E slide." in dialog["text"]
+    assert [one["name"] for one in outcome["image"]["objects"]] == ["earlier"]
+
+
+def test_a_run_is_noted_in_the_workflow(person: Person) -> None:
+    person.settings["THRESHOLD"] = "0.7"
+    (step,) = person.runs_it()["image"]["workflow"]
+    assert step["parameters"] == {"model": "hcc-10x", "analysis": ANALYSIS_ID, "region": "whole slide", "threshold": "0.7"}
+    assert step["script"].startswith("//")
+
+
+@pytest.mark.parametrize("mode", ["menu", "editor"])
+@pytest.mark.parametrize("button", ["CANCEL", "X"])
+def test_cancel_reaches_the_server(person: Person, mode: str, button: str) -> None:
+    person.server.states = [analysis("running")]
+    outcome = person.runs_it(mode, do_on={"message": "Classifying", "action": button})
+    (delete,) = person.server.calls("DELETE")
+    assert delete.path == f"/api/v1/analyses/{ANALYSIS_ID}"
+    dialog = the_dialog(outcome)
+    assert (dialog["kind"], dialog["title"]) == ("plain", "hepamap: cancelled")
+    assert outcome["image"]["objects"] == []
+    assert not outcome["interrupted"]
