@@ -67,7 +67,7 @@ def _mask(area_l0: BaseGeometry, lattice: Lattice) -> NDArray[np.float64]:
     origin, cell, margin = lattice.origin_l0, lattice.cell_size_l0, _REACH_CELLS + 1
 
     def fine(points: NDArray[np.float64]) -> NDArray[np.float64]:
-        return ((points - np.array([origin.x, origin.y])) / np.array([cell.x, cell.y]) + margin) * _FINE
+        return np.asarray(((points - np.array([origin.x, origin.y])) / np.array([cell.x, cell.y]) + margin) * _FINE)
 
     width, height = ((side + 2 * margin) * _FINE for side in (lattice.columns, lattice.rows))
     return rasterise(shapely.transform(area_l0, fine), width, height).astype(np.float64)

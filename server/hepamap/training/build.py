@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from hepamap import __version__
 from hepamap.errors import OutputExistsError, OutputNotWritableError
 from hepamap.slide import Slide
-from hepamap.training.annotations import DEFAULT_CLASSES, AnnotationFile, ClassMap, areas_by_meaning, read_annotations
+from hepamap.training.annotations import DEFAULT_CLASSES, ClassMap
+from hepamap.training.areas import labelled_areas
 from hepamap.training.cohort import SPLITS, CohortSlide, check_cohort, read_cohort
 from hepamap.training.dataset import (
     COLUMNS,
@@ -143,10 +143,9 @@ class _Build:
         self._write_tables()
 
     def _areas(self, row: CohortSlide) -> _Areas:
-        file = read_annotations(row.annotations)
         with Slide.open(row.slide, mpp_override_um=row.mpp_override_um) as slide:
             slide.require_resolution(self._spec.mpp)
-            return _areas_on(slide, row, file, self._spec.classes)
+            return _areas_on(slide, row, self._spec.classes)
 
     def _share(self, number: int, label: int, areas: list[_Areas]) -> int:
         """What this slide should give of a class.
@@ -230,29 +229,19 @@ class _Build:
         return sum(row["split"] == split and row["label"] == TUMOUR for row in self._rows)
 
 
-def _areas_on(slide: Slide, row: CohortSlide, file: AnnotationFile, classes: ClassMap) -> _Areas:
-    """The labelled areas of a slide in level-0 px."""
-    areas = areas_by_meaning(file.annotations, classes)
-    bounds = slide.bounds_l0
-    # QuPath shows a slide cropped to its bounds and counts from their corner.
-    offset = (bounds.x, bounds.y) if row.frame == "qupath" else (0.0, 0.0)
-    tumour, non_tumour, left_out = (
-        shapely.transform(area, lambda xy: np.asarray(xy + offset))
-        for area in (areas.tumour_l0, areas.non_tumour_l0, areas.left_out_l0)
-    )
-    if row.unannotated == "non_tumour":
-        whole = shapely.box(bounds.x, bounds.y, bounds.right, bounds.bottom)
-        non_tumour = whole.difference(tumour).difference(left_out)
+def _areas_on(slide: Slide, row: CohortSlide, classes: ClassMap) -> _Areas:
+    """The labelled areas of a slide in level-0 px, and what is to be said of them."""
+    areas = labelled_areas(slide, row, classes)
     notes = {
         "annotations": row.annotations.name,
-        "tumour_mm2": _mm2(tumour, slide),
-        "non_tumour_mm2": _mm2(non_tumour, slide),
-        "conflict_mm2": round(areas.conflict_area_l0 * slide.pixel_size.area_um2 / 1e6, 4),
-        "repaired_polygons": file.repaired,
-        "ignored_objects": file.ignored,
-        "ignored_classes": areas.ignored,
+        "tumour_mm2": _mm2(areas.tumour_l0, slide),
+        "non_tumour_mm2": _mm2(areas.non_tumour_l0, slide),
+        "conflict_mm2": round(areas.drawn.conflict_area_l0 * slide.pixel_size.area_um2 / 1e6, 4),
+        "repaired_polygons": areas.file.repaired,
+        "ignored_objects": areas.file.ignored,
+        "ignored_classes": areas.drawn.ignored,
     }
-    return _Areas(tumour, non_tumour, notes)
+    return _Areas(areas.tumour_l0, areas.non_tumour_l0, notes)
 
 
 def _mm2(area_l0: BaseGeometry, slide: Slide) -> float:
