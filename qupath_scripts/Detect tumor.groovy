@@ -10,7 +10,6 @@
  * Each run replaces the contours that the same model drew on this image before: annotations of class "Tumor (AI)" with
  * hepamap's metadata, as long as they are locked. Unlock a contour to make it yours; nothing else is ever touched.
  */
-import groovy.json.JsonException
 import groovy.json.JsonOutput
 import groovy.json.JsonSlurper
 import groovy.transform.CompileStatic
@@ -63,6 +62,8 @@ import qupath.lib.plugins.workflow.DefaultScriptableWorkflowStep
 // Cells at the edge of a slide reach over it by less than one cell.
 @Field final double OVERHANG_PX = 1024
 @Field final String WHERE_ADDRESS = 'The address is SERVER_URL at the top of the script, or the environment variable HEPAMAP_URL.'
+
+@Field final Map CANCELLED = [title: 'cancelled', text: 'You cancelled. Nothing was drawn.']
 
 @Field HttpClient httpClient = null
 
@@ -127,7 +128,7 @@ void runWithProgressWindow(Closure work) {
     Runnable job = {
         task.run()
         Thread.interrupted()  // left over from Cancel; the thread may be the script editor's
-        Platform.runLater { showOutcome(task.outcome) }
+        Platform.runLater { showOutcome(task.outcome ?: CANCELLED) }  // none: cancelled before it began
     }
     if (Platform.isFxApplicationThread()) {
         showProgressWindow(task)
@@ -154,7 +155,6 @@ void showProgressWindow(DetectionTask task) {
 }
 
 void showOutcome(Map outcome) {
-    if (outcome == null) return  // cancelled before it began
     String title = "hepamap: ${outcome.title}".toString()
     String text = outcome.text.toString()
     if (outcome.failed || outcome.alarming) Dialogs.showErrorMessage(title, text)
@@ -162,6 +162,12 @@ void showOutcome(Map outcome) {
 }
 
 Map failure(String text) { [failed: true, title: 'not done', text: text] }
+
+Map unforeseen(Throwable error) {
+    error.printStackTrace()
+    failure("Something went wrong in the script that nobody foresaw: ${error}. The log (View > Show log) has more; please " +
+        'report it.')
+}
 
 // -------------------------------------------------------------------------------------------- What is open and selected
 
@@ -250,26 +256,22 @@ boolean isOurs(object) {
 // --------------------------------------------------------------------------------------------------------- One analysis
 
 Map outcomeOf(imageData, Map request, Closure tell) {
+    String server = null
+    Future posted = null
     try {
-        String server = connect(tell)
+        server = connect(tell)
         tell(request.region == null ? 'Sending the whole slide' : 'Sending the selected region', -1.0d)
-        String id = submit(server, request)
-        try {
-            Map analysis = follow(server, id, request, tell)
-            tell('Drawing', -1.0d)
-            byte[] contours = ask(server, 'GET', "/api/v1/analyses/${id}/contours?frame=client", null, CONTOURS_S).body()
-            return show(imageData, request, analysis, contours, server)
-        } catch (InterruptedException cancelled) {
-            return cancelOnServer(server, id)
-        }
+        posted = begin(server, 'POST', '/api/v1/analyses', JsonOutput.toJson(request), ANSWER_S)
+        Map analysis = follow(server, analysisFrom(finish(server, posted), server, request).id, request, tell)
+        tell('Drawing', -1.0d)
+        byte[] contours = ask(server, 'GET', "/api/v1/analyses/${analysis.id}/contours", null, CONTOURS_S).body()
+        return show(imageData, request, analysis, contours, server)
     } catch (Trouble trouble) {
         return failure(trouble.message)
     } catch (InterruptedException cancelled) {
-        return [title: 'cancelled', text: 'You cancelled before anything was sent to the server.']
-    } catch (Exception unforeseen) {
-        unforeseen.printStackTrace()
-        return failure("Something went wrong in the script that nobody foresaw: ${unforeseen}. The log (View > Show log) has " +
-            'more; please report it.')
+        return cancelOnServer(server, posted)
+    } catch (Throwable error) {
+        return unforeseen(error)
     }
 }
 
@@ -296,18 +298,6 @@ String serverAddress() {
         // said below
     }
     throw new Trouble("“${given}” is not the address of a server. Write it like http://server:8000. ${WHERE_ADDRESS}")
-}
-
-String submit(String server, Map request) {
-    Future future = begin(server, 'POST', '/api/v1/analyses', JsonOutput.toJson(request), ANSWER_S)
-    try {
-        return analysisFrom(finish(server, future), server, request).id
-    } catch (InterruptedException cancelled) {
-        // The server may have the request already: only its answer says what to cancel.
-        String id = analysisFrom(finish(server, future), server, request).id
-        cancelOnServer(server, id)
-        throw cancelled
-    }
 }
 
 Map follow(String server, String id, Map request, Closure tell) {
@@ -351,12 +341,20 @@ String duration(double seconds) {
     seconds < 5400 ? "${Math.round(seconds / 60)} min" : String.format(Locale.ROOT, '%.1f h', seconds / 3600)
 }
 
-Map cancelOnServer(String server, String id) {
-    Thread.interrupted()  // else the request below would be interrupted too
+Map cancelOnServer(String server, Future posted) {
+    Thread.interrupted()  // else the requests below would be interrupted too
+    if (posted == null) return CANCELLED
+    String id
+    try {
+        // The answer may still be on its way, and only it says what to cancel.
+        id = analysisFrom(finish(server, posted), server, [:]).id
+    } catch (Trouble refused) {
+        return CANCELLED
+    }
     try {
         ask(server, 'DELETE', "/api/v1/analyses/${id}", null, CONNECT_S)
         return [title: 'cancelled', text: 'You cancelled; the server was told to stop. Nothing was drawn.']
-    } catch (Trouble | InterruptedException untold) {
+    } catch (Trouble untold) {
         return failure("You cancelled, but the server at ${server} could not be told, so the analysis ${id} may go on there. " +
             'Nothing was drawn.')
     }
@@ -448,8 +446,8 @@ String summaryText(imageData, Map request, Map analysis, Map collection, String 
     String text = "${regions} ${where} (${model})."
     def facts = collection.properties
     if (facts?.tissue_area_mm2 && facts.tumour_area_mm2 != null) {
-        double tumour = facts.tumour_area_mm2, tissue = facts.tissue_area_mm2
-        text += String.format(Locale.ROOT, ' Tumor: %.2f mm², %.1f %% of %.2f mm² of tissue.', tumour, 100 * tumour / tissue, tissue)
+        double tumour = facts.tumour_area_mm2, tissue = facts.tissue_area_mm2, share = 100 * tumour / tissue
+        text += String.format(Locale.ROOT, ' Tumor: %.2f mm², %.1f %% of %.2f mm² of tissue.', tumour, share, tissue)
     }
     if (replaced > 0) text += " ${replaced} earlier contour${replaced == 1 ? '' : 's'} of this model replaced."
     if (analysis.warnings) text += '\n\nLook twice: ' + analysis.warnings.collect { it.message }.join(' ')
@@ -501,7 +499,7 @@ Map analysisFrom(HttpResponse response, String server, Map request) {
 Object parsed(byte[] body) {
     try {
         return new JsonSlurper().parse(body, 'UTF-8')
-    } catch (JsonException | IllegalArgumentException notJson) {
+    } catch (RuntimeException notJson) {  // not always a JsonException: an empty body ends in an index out of bounds
         return null
     }
 }
@@ -525,7 +523,9 @@ HttpResponse requireSuccess(HttpResponse response, String server, Map request) {
 
 String refusalText(String server, int status, String location) {
     if (status in 300..399) return "${server} sends its callers to another address (${location}). Use that one. ${WHERE_ADDRESS}"
-    if (status in [401, 403, 407]) return "The server at ${server} does not let you in (HTTP ${status}). Ask whoever runs it for access."
+    if (status in [401, 403, 407]) {
+        return "The server at ${server} does not let you in (HTTP ${status}). Ask whoever runs it for access."
+    }
     if (status < 500) return notHepamap(server)
     "The server at ${server} failed (HTTP ${status}). Try again; if it happens again, tell whoever runs it."
 }
@@ -534,18 +534,20 @@ String whyNoAnswer(String server, Throwable failed) {
     List causes = []
     for (Throwable cause = failed; cause != null && causes.size() < 10; cause = cause.getCause()) causes << cause
     Closure has = { Class kind -> causes.any { kind.isInstance(it) } }
-    if (has(UnresolvedAddressException)) return "No computer is known by the name in ${server}. Check its spelling. ${WHERE_ADDRESS}"
+    if (has(UnresolvedAddressException)) {
+        return "No computer is known by the name in ${server}. Check its spelling. ${WHERE_ADDRESS}"
+    }
     if (has(HttpConnectTimeoutException) || has(ConnectException)) {
-        return "No server answers at ${server}. Check that hepamap is running, that the address and port are right, and that no " +
-            "firewall is between. ${WHERE_ADDRESS}"
+        return "No server answers at ${server}. Check that hepamap is running, that the address and port are right, and that " +
+            "no firewall is between. ${WHERE_ADDRESS}"
     }
     if (has(HttpTimeoutException) || has(TimeoutException)) {
         return "The server at ${server} took too long to answer. It may be busy: try again in a minute."
     }
     String why = causes.last().message ?: causes.last().getClass().getSimpleName()
     if (has(SSLException)) {
-        return "The secure connection to ${server} failed (${why}). The server needs a certificate that this computer trusts, or " +
-            "the address should begin with http:// instead. ${WHERE_ADDRESS}"
+        return "The secure connection to ${server} failed (${why}). The server needs a certificate that this computer trusts, " +
+            "or the address should begin with http:// instead. ${WHERE_ADDRESS}"
     }
     "The connection to ${server} broke (${why}). Check that a hepamap server is at this address. ${WHERE_ADDRESS}"
 }
@@ -559,8 +561,8 @@ String problemText(code, said, cure, Map request) {
     String path = request.slide?.path
     switch (code) {
         case ['slide_not_found', 'slide_not_allowed', 'slide_not_readable']:
-            return "The server cannot use the file of this slide: ${path}\nIt says: ${server}\nhepamap reads slides from its own " +
-                'disks: the slide must lie in a folder that the server may read (its slide roots). If the server has that ' +
+            return "The server cannot use the file of this slide: ${path}\nIt says: ${server}\nhepamap reads slides from its " +
+                'own disks: the slide must lie in a folder that the server may read (its slide roots). If the server has that ' +
                 'folder under another name, write both names into SLIDE_FOLDERS at the top of the script. A slide that lies ' +
                 'only on this computer can be uploaded over the REST interface (see docs/qupath.md).'
         case 'slide_mismatch':

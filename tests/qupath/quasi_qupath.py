@@ -51,8 +51,9 @@ def why_not() -> str | None:
 def with_settings(script: str, settings: Mapping[str, str]) -> str:
     """The script as its user edits it: each setting gets another value, written in Groovy."""
     for name, value in settings.items():
-        script, found = re.subn(rf"(?m)^(@Field .*\b{name} = ).*$", lambda match, value=value: match[1] + value, script)
-        assert found == 1, name
+        line = re.search(rf"(?m)^@Field .*\b{name} = (.*)$", script)
+        assert line is not None, name
+        script = script[: line.start(1)] + value + script[line.end(1) :]
     return script
 
 

@@ -112,14 +112,17 @@ def test_selected_annotations_are_the_region(person: Person) -> None:
 
 def test_only_our_own_contours_are_replaced(person: Person) -> None:
     assert person.image is not None
-    kept = [
+    kept: list[dict[str, Any]] = [
         {"name": "drawn by hand", "polygons": [SQUARE], "class": "Tumor"},
         {"name": "same class, by hand", "polygons": [SQUARE], "class": "Tumor (AI)", "locked": True},
         drawn_by_us(name="unlocked, so somebody's", locked=False),
         drawn_by_us(name="given another class", **{"class": "Tumor"}),
         drawn_by_us(name="of another model", metadata={"hepamap.model": "hcc-5x@1.0.0"}),
     ]
-    gone = [drawn_by_us(name="ours"), drawn_by_us(name="ours, older", metadata={"hepamap.model": "hcc-10x@0.9.0"})]
+    gone: list[dict[str, Any]] = [
+        drawn_by_us(name="ours"),
+        drawn_by_us(name="ours, older", metadata={"hepamap.model": "hcc-10x@0.9.0"}),
+    ]
     person.image["objects"] = [*kept, *gone]
     outcome = person.runs_it()  # no tumour this time: the model is known from the collection alone
     assert [one["name"] for one in outcome["image"]["objects"]] == [one["name"] for one in kept]
