@@ -118,7 +118,7 @@ def compare(stored: StoredResult, annotations: Path) -> tuple[float, Shift | Non
 def patch_labels(tumour_l0: BaseGeometry, annotated_l0: BaseGeometry, lattice: Lattice) -> NDArray[np.int8]:
     """The paper's test labels of a map's patches: 1 where over 50 % of the patch is tumour, else 0.
 
-    Patches of which less than half is annotated have no label.
+    Patches of which half or less is annotated have no label.
 
     Returns:
         (rows, columns); -1 for no label.
@@ -135,7 +135,7 @@ def patch_labels(tumour_l0: BaseGeometry, annotated_l0: BaseGeometry, lattice: L
         ShareMap(rasterise(shapely.transform(area, model_px), width, height)).shares(x.ravel(), y.ravel(), grid.patch_m)
         for area in (tumour_l0, annotated_l0)
     )
-    labels = np.where(annotated >= 0.5, tumour > 0.5, -1).astype(np.int8)
+    labels = np.where(annotated > 0.5, tumour > 0.5, -1).astype(np.int8)
     return labels.reshape(lattice.rows, lattice.columns)
 
 
