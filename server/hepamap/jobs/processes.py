@@ -1,0 +1,100 @@
+"""What a long-running process needs: its log, its lock, and a way to notice that its parent is gone."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import structlog
+from structlog.typing import Processor
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+# How long a process may go on after its parent is gone, seconds; enough to put a job back.
+_ORPHAN_GRACE_S = 10.0
+
+
+def configure_logging(level: int = logging.INFO) -> None:
+    """Log to stderr: lines for a person on a terminal, JSON otherwise; other libraries' records the same way."""
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+    endings: list[Processor] = (
+        [structlog.dev.ConsoleRenderer()]
+        if sys.stderr.isatty()
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *endings]
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=level, force=True)
+    # alembic tells every start that there was nothing to do.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def call_when_closed(stream: IO[bytes], action: Callable[[], None]) -> None:
+    """Act when the other end of a pipe goes, that is when the parent that holds it stops or is killed.
+
+    The process is ended by force where the action has not ended it soon after.
+    """
+
+    def wait() -> None:
+        while stream.read(1):
+            pass
+        action()
+        time.sleep(_ORPHAN_GRACE_S)
+        os._exit(1)
+
+    threading.Thread(target=wait, name="parent-watch", daemon=True).start()
+
+
+@contextmanager
+def exclusive_lock(path: Path, *, give_up: Callable[[], bool]) -> Iterator[bool]:
+    """Hold a lock that the system frees when this process ends, however it ends; waits while another process has it.
+
+    Args:
+        path: the lock file; it is created and never removed, since a removed file could be locked twice.
+        give_up: asked while waiting; True ends the wait.
+
+    Yields:
+        Whether the lock is held.
+    """
+    with path.open("ab") as file:
+        held = _try_lock(file)
+        while not held and not give_up():
+            time.sleep(0.1)
+            held = _try_lock(file)
+        yield held
+
+
+def _try_lock(file: IO[bytes]) -> bool:
+    try:
+        if sys.platform == "win32":
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

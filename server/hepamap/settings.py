@@ -1,0 +1,109 @@
+"""Everything an operator can set, read from the environment (`HEPAMAP_…`) by the edge alone and passed down as values."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+_PREFIX = "HEPAMAP_"
+
+
+def _default_models_dir() -> Path:
+    """The packs of the checkout that this package is run from, else the user's own folder."""
+    checkout = Path(__file__).resolve().parents[2] / "models"
+    return checkout if checkout.is_dir() else Path.home() / ".local" / "share" / "hepamap" / "models"
+
+
+class Settings(BaseSettings):
+    """The settings of one server, one worker or one run; frozen, so that a value never changes under a job."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX, frozen=True, extra="ignore", validate_default=True, use_attribute_docstrings=True
+    )
+
+    data_dir: Path = Path.home() / ".local" / "share" / "hepamap"
+    """Folder for the job database, results and uploads; must lie on a local disk (SQLite does not like network shares)."""
+    models_dir: Path = Field(default_factory=_default_models_dir)
+    """Folder of the model packs: `<name>/<version>/model.json`."""
+    default_model: str = "hcc-10x"
+    """Pack that is used where a request names none."""
+    slide_roots: Annotated[tuple[Path, ...], NoDecode] = ()
+    """Folders from which slides may be analysed by path, separated as in PATH, or as a JSON list; none: uploads only."""
+
+    host: str = "127.0.0.1"
+    """Address that the server listens on. There is no login yet: an address of a network opens it to that network."""
+    port: int = Field(default=8000, ge=0, le=65535)
+    """TCP port that the server listens on."""
+    max_upload_bytes: int = Field(default=20 * 1024**3, gt=0)
+    """Largest slide that may be uploaded, bytes."""
+    max_request_bytes: int = Field(default=16 * 1024**2, gt=0)
+    """Largest JSON request, bytes; a region traced by hand has some hundred kilobytes."""
+    min_free_bytes: int = Field(default=1024**3, ge=0)
+    """Space that must stay free in data_dir, bytes; below it the server is not ready and takes no uploads."""
+
+    embedded_worker: bool = True
+    """Whether the server starts and supervises one worker process of its own."""
+    worker_poll_s: float = Field(default=0.25, gt=0)
+    """How often an idle worker looks for a job, seconds."""
+    worker_beat_s: float = Field(default=0.5, gt=0)
+    """How often a worker stores progress and asks whether to stop, seconds."""
+    worker_stale_s: float = Field(default=60.0, gt=0)
+    """Silence after which a worker counts as gone and its job is given to another, seconds."""
+    worker_attempts_max: int = Field(default=3, ge=1)
+    """How often a job is started before a vanishing worker counts as the job's own fault."""
+    worker_restart_delay_s: float = Field(default=1.0, ge=0)
+    """Pause before the first restart of a worker that died, seconds; doubles with every further death."""
+    worker_restart_delay_max_s: float = Field(default=30.0, gt=0)
+    """Longest pause between two restarts, seconds."""
+    worker_stop_s: float = Field(default=15.0, gt=0)
+    """Time a worker has to put its job back when it is asked to stop, seconds; then it is killed."""
+
+    @field_validator("slide_roots", mode="before")
+    @classmethod
+    def _split_roots(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        text = value.strip()
+        parts = json.loads(text) if text.startswith("[") else text.split(os.pathsep)
+        return tuple(part for part in parts if part)
+
+    @field_validator("slide_roots")
+    @classmethod
+    def _resolve_roots(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        return tuple(root.expanduser().resolve() for root in value)
+
+    @field_validator("data_dir", "models_dir")
+    @classmethod
+    def _make_absolute(cls, value: Path) -> Path:
+        # The worker process must find the same folder, whatever it is started from.
+        return value.expanduser().resolve()
+
+    @property
+    def database_path(self) -> Path:
+        """The SQLite file of the jobs."""
+        return self.data_dir / "jobs.sqlite3"
+
+    @property
+    def results_dir(self) -> Path:
+        """One folder per analysis."""
+        return self.data_dir / "results"
+
+    @property
+    def uploads_dir(self) -> Path:
+        """One folder per uploaded slide."""
+        return self.data_dir / "uploads"
+
+    @property
+    def worker_lock_path(self) -> Path:
+        """Held by the one worker that works on this data_dir."""
+        return self.data_dir / "worker.lock"
+
+    def environment(self) -> dict[str, str]:
+        """These settings as environment variables, for a process that is to have the same ones."""
+        values: dict[str, Any] = self.model_dump(mode="json")
+        return {_PREFIX + name.upper(): value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
