@@ -155,17 +155,17 @@ def carcinoma(seed: int) -> Architecture:
         nucleus_um=cell_um * rng.uniform(0.62, 0.72),
         nucleus_spread=rng.uniform(0.12, 0.20),
         irregularity=rng.uniform(0.025, 0.05),
-        nucleus_stain=rng.uniform(0.30, 0.51),
+        nucleus_stain=rng.uniform(0.28, 0.49),
         nucleus_contrast=rng.uniform(0.12, 0.28),
         clearing=rng.uniform(0.0, 0.35),
         fat_um=rng.uniform(8, 14),
         septum_um=max(0.0, rng.uniform(-40, 36)),
         glands=max(0.0, rng.uniform(-0.3, 0.3)),
-        open_factor=rng.uniform(0.75, 1.05),
+        open_factor=rng.uniform(0.68, 0.98),
         h_factor=rng.uniform(0.82, 1.07),
         e_factor=rng.uniform(0.88, 1.02),
         crosslink=rng.uniform(0.3, 0.7),
-        cell_contrast=rng.uniform(0.12, 0.28),
+        cell_contrast=rng.uniform(0.15, 0.31),
     )
 
 
