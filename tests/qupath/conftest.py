@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.qupath.fake_server import FakeHepamap
 from tests.qupath.quasi_qupath import QuasiQuPath, why_not
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from tests.qupath.conftest import SLIDE_PATH, Person, the_dialog
 from tests.qupath.fake_server import ANALYSIS_ID, NOTICE, analysis, collection, feature
 

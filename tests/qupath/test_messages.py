@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from tests.qupath.conftest import SLIDE_PATH, SLIDE_URI, Person, the_dialog
 from tests.qupath.fake_server import ANALYSIS_ID, Answer, analysis, collection, feature, problem
 from tests.qupath.quasi_qupath import SCRIPT

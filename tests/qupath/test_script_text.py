@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+
 from tests.qupath.quasi_qupath import SCRIPT, STAND_IN, with_settings
 
 TEXT = SCRIPT.read_text(encoding="utf-8")
