@@ -43,7 +43,7 @@ class JobHandler(Protocol):
     It raises CancelledError soon after `context.cancelled()` says True, and another HepamapError where it fails.
     """
 
-    def __call__(self, job: Job, context: JobContext) -> JobResult:
+    def __call__(self, job: Job, context: JobContext, /) -> JobResult:
         """Do the job."""
         ...
 

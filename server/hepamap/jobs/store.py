@@ -207,20 +207,19 @@ class JobStore:
         """Put a claimed job back into the queue because its worker stops; that start does not count as an attempt."""
         return self._move(JobState.QUEUED, *_held(job), attempts=JobRow.attempts - 1) is not None
 
-    def recover(self, *, attempts_max: int, silent_for_s: float = 0.0) -> tuple[Job, ...]:
+    def recover(self, *, attempts_max: int, silent_for_s: float | None = None) -> tuple[Job, ...]:
         """Settle the running jobs whose worker is gone: cancelled, failed after too many attempts, or queued again.
 
         Args:
             attempts_max: how often a job may be started.
-            silent_for_s: a worker counts as gone after so many seconds without a heartbeat; 0: every one is gone.
+            silent_for_s: a worker counts as gone after so many seconds without a heartbeat; None: every one is gone.
 
         Returns:
             The jobs that were settled, as they are now.
         """
-        gone = and_(
-            JobRow.state == JobState.RUNNING.value,
-            or_(JobRow.heartbeat_at.is_(None), JobRow.heartbeat_at <= self._clock() - timedelta(seconds=silent_for_s)),
-        )
+        gone = JobRow.state == JobState.RUNNING.value
+        if silent_for_s is not None:
+            gone = and_(gone, JobRow.heartbeat_at <= self._clock() - timedelta(seconds=silent_for_s))
         with self._session() as session:
             ids = list(session.scalars(select(JobRow.id).where(gone)))
         settled = [self._settle(and_(JobRow.id == job_id, gone), attempts_max) for job_id in ids]

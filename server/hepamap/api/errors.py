@@ -1,0 +1,213 @@
+"""From failures to problem documents (RFC 9457): the one table of class → HTTP status, and the handlers that use it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from hepamap import errors
+from hepamap.jobs.errors import JobStoreError
+
+_log = structlog.stdlib.get_logger(__name__)
+
+PROBLEM_TYPE = "application/problem+json"
+
+
+class ApiError(errors.HepamapError):
+    """What only a request over HTTP can get wrong."""
+
+    code = "api_error"
+
+
+class RequestInvalidError(ApiError):
+    """The request is not what the OpenAPI document describes."""
+
+    code = "request_invalid"
+
+    def __init__(self, message: str, *, cure: str, fields: Sequence[Mapping[str, str]] = ()) -> None:
+        super().__init__(message, cure=cure)
+        self.fields = tuple(fields)
+
+    @classmethod
+    def of(cls, problems: Sequence[Any]) -> RequestInvalidError:
+        """From pydantic's list of what is wrong; what was sent is not repeated, since it may name a patient."""
+        fields = [
+            {"field": ".".join(str(part) for part in problem["loc"]) or "request", "message": str(problem["msg"])}
+            for problem in problems
+        ]
+        said = "; ".join(f"{field['field']}: {field['message']}" for field in fields[:5])
+        return cls(f"The request is not valid. {said}.", cure="Mend what is named, by /openapi.json.", fields=fields)
+
+
+class UnsupportedMediaTypeError(ApiError):
+    """The body is neither JSON nor multipart."""
+
+    code = "unsupported_media_type"
+
+
+class RequestTooLargeError(ApiError):
+    """The JSON of the request, or the uploaded slide, is larger than the server takes."""
+
+    code = "request_too_large"
+
+
+class UploadTooLargeError(RequestTooLargeError):
+    """The uploaded slide is larger than the server takes."""
+
+    code = "upload_too_large"
+
+
+class SlideNotAllowedError(ApiError):
+    """The path does not lie in a folder that slides may be analysed from."""
+
+    code = "slide_not_allowed"
+
+
+class AnalysisNotFoundError(ApiError):
+    """There is no analysis of that id."""
+
+    code = "analysis_not_found"
+
+
+class AnalysisNotFinishedError(ApiError):
+    """The analysis has no result yet, or will never have one."""
+
+    code = "analysis_not_finished"
+
+
+STATUS: Mapping[type[errors.HepamapError], HTTPStatus] = MappingProxyType(
+    {
+        errors.HepamapError: HTTPStatus.INTERNAL_SERVER_ERROR,
+        errors.SlideError: HTTPStatus.UNPROCESSABLE_ENTITY,
+        errors.SlideNotFoundError: HTTPStatus.NOT_FOUND,
+        errors.SlideNotReadableError: HTTPStatus.FORBIDDEN,
+        errors.SlideMismatchError: HTTPStatus.CONFLICT,
+        errors.RegionError: HTTPStatus.UNPROCESSABLE_ENTITY,
+        errors.ParameterError: HTTPStatus.UNPROCESSABLE_ENTITY,
+        errors.ModelError: HTTPStatus.INTERNAL_SERVER_ERROR,
+        errors.ModelNotFoundError: HTTPStatus.NOT_FOUND,
+        errors.OutputError: HTTPStatus.INTERNAL_SERVER_ERROR,
+        errors.OutputExistsError: HTTPStatus.CONFLICT,
+        errors.OutputNotWritableError: HTTPStatus.INSUFFICIENT_STORAGE,
+        errors.CancelledError: HTTPStatus.CONFLICT,
+        JobStoreError: HTTPStatus.SERVICE_UNAVAILABLE,
+        ApiError: HTTPStatus.BAD_REQUEST,
+        RequestInvalidError: HTTPStatus.UNPROCESSABLE_ENTITY,
+        UnsupportedMediaTypeError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        RequestTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        SlideNotAllowedError: HTTPStatus.FORBIDDEN,
+        AnalysisNotFoundError: HTTPStatus.NOT_FOUND,
+        AnalysisNotFinishedError: HTTPStatus.CONFLICT,
+    }
+)
+
+_HTTP_PROBLEMS = {
+    HTTPStatus.NOT_FOUND: ("not_found", "There is nothing at this address.", "See /openapi.json for what there is."),
+    HTTPStatus.METHOD_NOT_ALLOWED: (
+        "method_not_allowed",
+        "This address does not take that method.",
+        "See the Allow header for the methods that it takes.",
+    ),
+}
+
+
+def status_of(kind: type[errors.HepamapError]) -> HTTPStatus:
+    """The status of a class: its own, or that of the nearest class above it."""
+    return next(STATUS[ancestor] for ancestor in kind.__mro__ if ancestor in STATUS)
+
+
+def problem(
+    status: HTTPStatus,
+    *,
+    code: str,
+    detail: str,
+    cure: str,
+    instance: str,
+    extra: Mapping[str, Any] = MappingProxyType({}),
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    """A problem document.
+
+    Args:
+        status: HTTP status.
+        code: stable name of the problem, for programs.
+        detail: what is wrong this time, for a person.
+        cure: what the person can do.
+        instance: path of the request.
+        extra: further members.
+        headers: further headers.
+    """
+    body = {
+        "type": f"urn:hepamap:problem:{code}",
+        "title": status.phrase,
+        "status": status.value,
+        "detail": detail,
+        "code": code,
+        "cure": cure,
+        "instance": instance,
+        **extra,
+    }
+    return JSONResponse(body, status, media_type=PROBLEM_TYPE, headers=dict(headers or {}))
+
+
+def internal_error(instance: str, request_id: str) -> JSONResponse:
+    """The answer to what nobody foresaw: nothing of the inside, but the id under which the log has it."""
+    return problem(
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        code="internal_error",
+        detail="Something went wrong inside the server that nobody foresaw.",
+        cure=f"Try again. If it happens again, give the operator this request id: {request_id}.",
+        instance=instance,
+        extra={"request_id": request_id},
+    )
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Have every failure of an endpoint answered by a problem document."""
+    app.add_exception_handler(errors.HepamapError, _answer_foreseen)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_exception_handler(HTTPException, _answer_http)
+
+
+def parse_invalid(error: ValidationError) -> RequestInvalidError:
+    """From pydantic's error on a body that an endpoint read by itself."""
+    return RequestInvalidError.of(error.errors(include_url=False, include_context=False, include_input=False))
+
+
+def _answer_foreseen(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, errors.HepamapError)
+    status = status_of(type(error))
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        _log.error("request_failed", code=error.code, reason=error.message, exc_info=error)
+    fields = error.fields if isinstance(error, RequestInvalidError) else ()
+    return problem(
+        status,
+        code=error.code,
+        detail=error.message,
+        cure=error.cure,
+        instance=request.url.path,
+        extra={"errors": fields} if fields else {},
+    )
+
+
+def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    return _answer_foreseen(request, RequestInvalidError.of(error.errors()))
+
+
+def _answer_http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    code, detail, cure = _HTTP_PROBLEMS.get(
+        status, (f"http_{status.value}", str(error.detail), "See /openapi.json for what this server takes.")
+    )
+    return problem(status, code=code, detail=detail, cure=cure, instance=request.url.path, headers=error.headers)

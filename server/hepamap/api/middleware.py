@@ -1,0 +1,68 @@
+"""Around every request: an id, the notice, a line in the log, and the last resort."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from hepamap import RESEARCH_USE_ONLY
+from hepamap.api.errors import internal_error
+
+_log = structlog.stdlib.get_logger(__name__)
+
+_USABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class RequestFrame:
+    """Plain ASGI and not starlette's BaseHTTPMiddleware, which would buffer streams and hide disconnects."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        started = time.perf_counter()
+        status: int | None = None
+
+        async def send_framed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = request_id
+                # Also on pictures and arrays, which have no other place for it.
+                headers["X-Notice"] = RESEARCH_USE_ONLY
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, receive, send_framed)
+            except ClientDisconnect:
+                _log.info("client_disconnected", path=scope["path"])
+            except Exception:
+                _log.exception("request_crashed", method=scope["method"], path=scope["path"])
+                if status is None:
+                    await internal_error(scope["path"], request_id)(scope, receive, send_framed)
+            _log.info(
+                "request",
+                method=scope["method"],
+                path=scope["path"],
+                status=status,
+                duration_ms=round((time.perf_counter() - started) * 1000, 1),
+            )
+
+
+def _request_id(scope: Scope) -> str:
+    """The caller's own id where it is harmless in a log, else a new one."""
+    given = Headers(scope=scope).get("x-request-id", "")
+    return given if _USABLE_ID.fullmatch(given) else str(uuid.uuid4())

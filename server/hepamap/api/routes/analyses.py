@@ -1,0 +1,149 @@
+"""Analyses: ask for one, watch it, stop it, delete it."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Annotated, Any
+
+import structlog
+from fastapi import APIRouter, Path, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from hepamap.api.cursors import cursor_after, position_of
+from hepamap.api.errors import AnalysisNotFoundError
+from hepamap.api.routes.problems import problems
+from hepamap.api.schemas import AnalysisAnswer, AnalysisList
+from hepamap.api.services import Services, ServicesOf
+from hepamap.api.submission import submit
+from hepamap.api.uploads import receive
+from hepamap.api.views import analysis_answer, analysis_path
+from hepamap.jobs.job import Job
+from hepamap.jobs.states import JobState
+
+_log = structlog.stdlib.get_logger(__name__)
+
+router = APIRouter(prefix="/analyses", tags=["analyses"])
+
+AnalysisId = Annotated[str, Path(description="Id of the analysis.", examples=["5f0c2b0e-6a55-4c0a-9d0b-0f0f5f3f9a11"])]
+
+# The endpoint reads the body itself (an upload goes straight to the disk), so it also describes it itself.
+_REQUEST_SCHEMA = {"$ref": "#/components/schemas/AnalysisRequest"}
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": _REQUEST_SCHEMA},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "request": _REQUEST_SCHEMA,
+                        "file": {"type": "string", "format": "binary", "description": "The slide, one file."},
+                    },
+                },
+                "encoding": {"request": {"contentType": "application/json"}},
+            },
+        },
+    }
+}
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=AnalysisAnswer,
+    openapi_extra=_BODY,
+    responses={
+        202: {
+            "description": "It is queued.",
+            "headers": {"Location": {"description": "The analysis.", "schema": {"type": "string"}}},
+        },
+        **problems(
+            s403="The path is not inside a slide folder, or the server may not read the file.",
+            s404="There is no such slide, or no such model.",
+            s409="The slide is not the one that the client has open.",
+            s413="The slide, or the JSON, is larger than the server takes.",
+            s415="The body is neither JSON nor multipart.",
+            s422="The slide, the region or a parameter cannot be used, or the request is not valid.",
+            s507="There is no room for the slide.",
+        ),
+    },
+)
+async def create_analysis(request: Request, response: Response, services: ServicesOf) -> AnalysisAnswer:
+    """Ask for an analysis of a slide on the server (`slide.path`) or of an uploaded one (`file`)."""
+    received = await receive(request, services.upload_limits)
+    job = await run_in_threadpool(submit, received, services)
+    _log.info("analysis_queued", job=job.id, uploaded=received.slide is not None)
+    response.headers["Location"] = analysis_path(job)
+    return analysis_answer(job, services)
+
+
+@router.get("", responses=problems(s422="A parameter is not valid."))
+def list_analyses(
+    services: ServicesOf,
+    state: Annotated[JobState | None, Query(description="Only those in this state.")] = None,
+    limit: Annotated[int, Query(ge=1, le=200, description="At most so many.")] = 50,
+    cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before.")] = None,
+) -> AnalysisList:
+    """Analyses, newest first."""
+    page = services.store.page(state=state, limit=limit, before=None if cursor is None else position_of(cursor))
+    return AnalysisList(
+        items=[analysis_answer(job, services, in_list=True) for job in page.jobs],
+        next_cursor=cursor_after(page.jobs[-1]) if page.has_more else None,
+    )
+
+
+@router.get("/{analysis_id}", responses=problems(s404="There is no analysis of that id."))
+def get_analysis(analysis_id: AnalysisId, services: ServicesOf) -> AnalysisAnswer:
+    """One analysis as it stands."""
+    return analysis_answer(find_analysis(analysis_id, services), services)
+
+
+@router.delete(
+    "/{analysis_id}",
+    status_code=202,
+    response_model=AnalysisAnswer,
+    responses={
+        202: {"description": "It was queued and is cancelled now, or its worker was asked to stop."},
+        204: {"description": "It was finished; its result and its uploaded slide are gone."},
+        **problems(s404="There is no analysis of that id."),
+    },
+)
+def delete_analysis(analysis_id: AnalysisId, services: ServicesOf) -> AnalysisAnswer | Response:
+    """Cancel an analysis that waits or runs; delete one that is finished, with its result and its upload."""
+    before = find_analysis(analysis_id, services)
+    if not before.finished:
+        job = services.store.request_cancel(analysis_id)
+        if job is None:
+            raise _unknown(analysis_id)
+        return analysis_answer(job, services)
+    # The files first: were it the other way round, a crash between would leave them to nobody.
+    _remove_files(before, services)
+    services.store.delete_finished(analysis_id)
+    _log.info("analysis_deleted", job=analysis_id)
+    return Response(status_code=204)
+
+
+def find_analysis(analysis_id: str, services: Services) -> Job:
+    """The job of an analysis.
+
+    Raises:
+        AnalysisNotFoundError: there is none.
+    """
+    job = services.store.get(analysis_id)
+    if job is None:
+        raise _unknown(analysis_id)
+    return job
+
+
+def _unknown(analysis_id: str) -> AnalysisNotFoundError:
+    return AnalysisNotFoundError(
+        f"There is no analysis {analysis_id!r}.", cure="Check the id; the analysis may have been deleted."
+    )
+
+
+def _remove_files(job: Job, services: Services) -> None:
+    shutil.rmtree(services.settings.results_dir / job.id, ignore_errors=True)
+    if job.payload["upload"] is not None:
+        shutil.rmtree(services.settings.uploads_dir / job.payload["upload"], ignore_errors=True)

@@ -1,0 +1,87 @@
+"""Health and version: for load balancers, for the operator, and for QuPath's "Test connection"."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from http import HTTPStatus
+
+from fastapi import APIRouter, Response
+
+import hepamap
+from hepamap.api.schemas import CheckAnswer, LiveAnswer, ReadyAnswer, VersionAnswer
+from hepamap.api.services import Services, ServicesOf
+from hepamap.errors import HepamapError
+from hepamap.model_pack import list_packs
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/health/live")
+async def live() -> LiveAnswer:
+    """The process answers; says nothing about the rest. Needs no thread, so it answers even when all are busy."""
+    return LiveAnswer()
+
+
+@router.get(
+    "/health/ready",
+    responses={503: {"model": ReadyAnswer, "description": "Something is missing; the checks say what."}},
+)
+def ready(services: ServicesOf, response: Response) -> ReadyAnswer:
+    """Whether an analysis that is asked for now would be done."""
+    checks = {
+        "database": _check(_database, services),
+        "disk": _check(_disk, services),
+        "worker": _check(_worker, services),
+        "models": _check(_models, services),
+    }
+    is_ready = all(check.ok for check in checks.values())
+    if not is_ready:
+        response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
+    return ReadyAnswer(status="ready" if is_ready else "not_ready", checks=checks)
+
+
+@router.get("/version")
+def version() -> VersionAnswer:
+    """Which software answers."""
+    return VersionAnswer(version=hepamap.__version__)
+
+
+def _check(probe: Callable[[Services], CheckAnswer], services: Services) -> CheckAnswer:
+    try:
+        return probe(services)
+    except HepamapError as error:
+        return CheckAnswer(ok=False, detail=error.message)
+    except OSError as error:
+        # The number's name and not the error's text, which has the server's paths in it.
+        return CheckAnswer(ok=False, detail=os.strerror(error.errno) if error.errno else "input/output error")
+
+
+def _database(services: Services) -> CheckAnswer:
+    services.store.ping()
+    return CheckAnswer(ok=True, detail="answers")
+
+
+def _disk(services: Services) -> CheckAnswer:
+    settings = services.settings
+    with tempfile.TemporaryFile(dir=settings.data_dir) as file:
+        file.write(b"x")
+    free = shutil.disk_usage(settings.data_dir).free
+    detail = f"{free / 1024**3:.1f} GiB free, {settings.min_free_bytes / 1024**3:.1f} GiB needed"
+    return CheckAnswer(ok=free >= settings.min_free_bytes, detail=detail)
+
+
+def _worker(services: Services) -> CheckAnswer:
+    workers = services.store.workers(silent_for_s=services.settings.worker_stale_s)
+    if not workers:
+        return CheckAnswer(ok=False, detail="no worker process has been seen lately")
+    age_s = (datetime.now(UTC) - max(worker.heartbeat_at for worker in workers)).total_seconds()
+    return CheckAnswer(ok=True, detail=f"{len(workers)} worker process(es), last seen {age_s:.1f} s ago")
+
+
+def _models(services: Services) -> CheckAnswer:
+    names = [pack.name for pack in list_packs(services.settings.models_dir)]
+    return CheckAnswer(ok=bool(names), detail=", ".join(names) or "no model pack is installed")

@@ -1,0 +1,35 @@
+"""What the endpoints work with; made once by `create_app`, found on the app."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from hepamap.api.uploads import UploadLimits
+from hepamap.jobs.store import JobStore
+from hepamap.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The settings and the open store."""
+
+    settings: Settings
+    store: JobStore
+
+    @property
+    def upload_limits(self) -> UploadLimits:
+        """What the server takes in one request."""
+        settings = self.settings
+        return UploadLimits(settings.uploads_dir, settings.max_upload_bytes, settings.max_request_bytes, settings.min_free_bytes)
+
+
+def _services(request: Request) -> Services:
+    services = request.app.state.services
+    assert isinstance(services, Services)
+    return services
+
+
+ServicesOf = Annotated[Services, Depends(_services)]

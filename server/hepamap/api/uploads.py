@@ -1,0 +1,294 @@
+"""Receiving a request: JSON alone, or multipart with a slide that goes straight to its place on the disk.
+
+FastAPI's own form parsing would first spool the whole slide into the system's temporary folder and know its size only
+at the end, so the body is parsed here as it comes in.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import shutil
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from anyio import to_thread
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import Request
+
+from hepamap.api.errors import (
+    RequestInvalidError,
+    RequestTooLargeError,
+    UnsupportedMediaTypeError,
+    UploadTooLargeError,
+)
+from hepamap.errors import OutputNotWritableError
+
+# Written in pieces of this size, each by a thread, so that a slow disk never holds up other requests.
+_PIECE_BYTES = 1024**2
+# What a multipart body has besides its two parts: boundaries and headers.
+_MULTIPART_EXTRA_BYTES = 64 * 1024
+_NAME_MAX_BYTES = 150
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True, slots=True)
+class UploadLimits:
+    """What the server takes, bytes."""
+
+    folder: Path
+    """Where uploads go; each into a folder of its own."""
+    max_upload_bytes: int
+    max_request_bytes: int
+    min_free_bytes: int
+    """What must stay free on the disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A request's JSON, and the slide that came with it."""
+
+    json: bytes
+    slide: Path | None
+
+    def discard(self) -> None:
+        """Remove the slide; the request was refused."""
+        if self.slide is not None:
+            shutil.rmtree(self.slide.parent, ignore_errors=True)
+
+
+async def receive(request: Request, limits: UploadLimits) -> Received:
+    """Read the body of a request.
+
+    Raises:
+        RequestInvalidError: the multipart body is broken, or has other parts than `request` and `file`.
+        RequestTooLargeError: the JSON is too large.
+        UploadTooLargeError: the slide is too large.
+        UnsupportedMediaTypeError: it is neither JSON nor multipart.
+        OutputNotWritableError: there is no room for the slide.
+    """
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    if kind == b"application/json":
+        return Received(await _read_json(request, limits.max_request_bytes), None)
+    if kind == b"multipart/form-data" and options.get(b"boundary"):
+        _require_acceptable(request, limits)
+        return await _read_multipart(request, _Parts(options[b"boundary"], limits))
+    raise UnsupportedMediaTypeError(
+        "The body is neither JSON nor multipart/form-data.",
+        cure="Send Content-Type: application/json, or multipart/form-data with the parts `request` and `file`.",
+    )
+
+
+async def _read_json(request: Request, max_bytes: int) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > max_bytes:
+            raise _json_too_large(max_bytes)
+    return bytes(body)
+
+
+async def _read_multipart(request: Request, parts: _Parts) -> Received:
+    try:
+        async for piece in _pieces(request.stream()):
+            await to_thread.run_sync(parts.feed, piece)
+        return await to_thread.run_sync(parts.finish)
+    except BaseException:
+        # Also where the client has gone away: nobody will ever ask for this file.
+        parts.discard()
+        raise
+
+
+async def _pieces(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    piece = bytearray()
+    async for chunk in stream:
+        piece += chunk
+        if len(piece) >= _PIECE_BYTES:
+            yield bytes(piece)
+            piece.clear()
+    yield bytes(piece)
+
+
+def _require_acceptable(request: Request, limits: UploadLimits) -> None:
+    """Refuse before anything is sent, where the header already says enough."""
+    text = request.headers.get("content-length", "")
+    announced = int(text) if text.isascii() and text.isdigit() else 0
+    if announced > limits.max_upload_bytes + limits.max_request_bytes + _MULTIPART_EXTRA_BYTES:
+        raise _upload_too_large(limits.max_upload_bytes)
+    limits.folder.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(limits.folder).free - announced < limits.min_free_bytes:
+        raise _disk_full()
+
+
+class _Parts:
+    """Takes a multipart body piece by piece: `request` into memory, `file` onto the disk."""
+
+    def __init__(self, boundary: bytes, limits: UploadLimits) -> None:
+        self._limits = limits
+        self._json = bytearray()
+        self._slide: Path | None = None
+        self._slide_bytes = 0
+        self._file: IO[bytes] | None = None
+        self._seen: set[str] = set()
+        self._part = ""
+        self._header_name = b""
+        self._header_value = b""
+        self._disposition = b""
+        self._complete = False
+        self._parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._begin_part,
+                "on_header_field": self._take_header_name,
+                "on_header_value": self._take_header_value,
+                "on_header_end": self._end_header,
+                "on_headers_finished": self._end_headers,
+                "on_part_data": self._take_data,
+                "on_part_end": self._end_part,
+                "on_end": self._end,
+            },
+        )
+
+    def feed(self, piece: bytes) -> None:
+        """Take the next bytes of the body."""
+        try:
+            self._parser.write(piece)
+        except MultipartParseError as error:
+            raise _broken() from error
+        except OSError as error:
+            raise (_disk_full() if error.errno in _FULL else _not_writable()) from error
+
+    def finish(self) -> Received:
+        """What the whole body said."""
+        if not self._complete:
+            raise _broken()
+        if self._slide is None or self._slide_bytes == 0:
+            raise RequestInvalidError(
+                "The multipart body has no slide in it.",
+                cure="Add the slide as the part `file`, with a file name; or send JSON with the path of a slide.",
+            )
+        return Received(bytes(self._json) or b"{}", self._slide)
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        self._end_part()
+        if self._slide is not None:
+            shutil.rmtree(self._slide.parent, ignore_errors=True)
+
+    def _begin_part(self) -> None:
+        self._part, self._disposition = "", b""
+
+    def _take_header_name(self, data: bytes, start: int, end: int) -> None:
+        self._header_name += data[start:end]
+
+    def _take_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._header_value += data[start:end]
+
+    def _end_header(self) -> None:
+        if self._header_name.lower() == b"content-disposition":
+            self._disposition = self._header_value
+        self._header_name = self._header_value = b""
+
+    def _end_headers(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        self._part = options.get(b"name", b"").decode("utf-8", "replace")
+        if self._part not in ("request", "file") or self._part in self._seen:
+            raise RequestInvalidError(
+                f"The multipart body has a part {self._part!r} that is not expected here.",
+                cure="Send one part `request` with the JSON and one part `file` with the slide.",
+            )
+        self._seen.add(self._part)
+        if self._part == "file":
+            self._open_slide(options.get(b"filename", b"").decode("utf-8", "replace"))
+
+    def _open_slide(self, name: str) -> None:
+        folder = self._limits.folder / str(uuid.uuid4())
+        folder.mkdir(parents=True)
+        self._slide = folder / safe_name(name)
+        self._file = self._slide.open("xb")
+
+    def _take_data(self, data: bytes, start: int, end: int) -> None:
+        if self._file is not None:
+            self._slide_bytes += end - start
+            if self._slide_bytes > self._limits.max_upload_bytes:
+                raise _upload_too_large(self._limits.max_upload_bytes)
+            self._file.write(data[start:end])
+        else:
+            self._json += data[start:end]
+            if len(self._json) > self._limits.max_request_bytes:
+                raise _json_too_large(self._limits.max_request_bytes)
+
+    def _end_part(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _end(self) -> None:
+        self._complete = True
+
+
+def safe_name(name: str) -> str:
+    """A client's file name without folders and without anything a shell or a file system could take amiss.
+
+    The ending stays, since OpenSlide tells some formats by it.
+    """
+    last = re.split(r"[/\\]", name)[-1]
+    cleaned = re.sub(r"[^\w.\- ]", "_", last).strip(". ")
+    stem, dot, ending = cleaned.rpartition(".")
+    if not dot:
+        stem, ending = cleaned, ""
+    room = _NAME_MAX_BYTES - len(dot) - len(ending.encode()[:20])
+    stem = stem.encode()[:room].decode(errors="ignore")
+    return (stem or "slide") + dot + ending.encode()[:20].decode(errors="ignore")
+
+
+def _broken() -> RequestInvalidError:
+    return RequestInvalidError("The multipart body is broken or cut off.", cure="Send it again, whole.")
+
+
+def _upload_too_large(max_bytes: int) -> UploadTooLargeError:
+    return UploadTooLargeError(
+        f"The slide is larger than this server takes ({max_bytes} bytes).",
+        cure="Put the slide into a folder that the server sees and send its path, or have the operator raise the limit.",
+    )
+
+
+def _json_too_large(max_bytes: int) -> RequestTooLargeError:
+    return RequestTooLargeError(
+        f"The JSON is larger than this server takes ({max_bytes} bytes).", cure="Simplify the outline of the region."
+    )
+
+
+def _disk_full() -> OutputNotWritableError:
+    return OutputNotWritableError(
+        "The server has no room for this slide.", cure="Ask the operator to free space in the server's data folder."
+    )
+
+
+def _not_writable() -> OutputNotWritableError:
+    return OutputNotWritableError(
+        "The server cannot write to its data folder.", cure="Ask the operator to look at the server's data folder."
+    )
+
+
+def remove_strays(folder: Path, used: Callable[[str], bool], *, older_than_s: float) -> list[str]:
+    """Remove uploads that no analysis uses: those that a crash cut off.
+
+    Args:
+        folder: where uploads go.
+        used: whether an analysis uses the upload of a name.
+        older_than_s: younger ones may still be on their way.
+
+    Returns:
+        The names that were removed.
+    """
+    border = time.time() - older_than_s
+    strays = [path for path in folder.iterdir() if path.stat().st_mtime < border and not used(path.name)]
+    for path in strays:
+        shutil.rmtree(path, ignore_errors=True)
+    return [path.name for path in strays]

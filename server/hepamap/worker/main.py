@@ -1,0 +1,64 @@
+"""The life of a worker process: lock, signals, recovery of what an earlier worker left, work, end."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Mapping
+from typing import IO
+
+import structlog
+
+from hepamap.detection import Detector
+from hepamap.jobs.processes import call_when_closed, exclusive_lock
+from hepamap.jobs.runner import JobHandler, JobRunner, RunnerLimits
+from hepamap.jobs.store import JobStore
+from hepamap.settings import Settings
+from hepamap.worker.handler import ANALYSIS, DetectionHandler
+
+_log = structlog.stdlib.get_logger(__name__)
+
+HandlerFactory = Callable[[Settings], Mapping[str, JobHandler]]
+
+
+def run_worker(settings: Settings, *, owner: IO[bytes] | None = None, handlers_of: HandlerFactory | None = None) -> None:
+    """Work until SIGTERM or SIGINT, or until the owner's end of a pipe is closed.
+
+    Args:
+        settings: where the jobs, the models and the results are.
+        owner: reading end of a pipe that the supervising process holds open.
+        handlers_of: makes the handlers, by kind of job; detection unless told otherwise.
+
+    Raises:
+        JobStoreError: the job database cannot be opened.
+    """
+    settings.results_dir.mkdir(parents=True, exist_ok=True)
+    store = JobStore.open(settings.database_path)
+    try:
+        runner = JobRunner(store, (handlers_of or _detection_handlers)(settings), _limits(settings))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda _number, _frame: runner.stop())
+        if owner is not None:
+            call_when_closed(owner, runner.stop)
+        # SQLite means one machine, and there one worker: two would only fight for the same cores and memory. Since
+        # no other worker is alive while this one has the lock, every job that still runs was left by a dead one.
+        with exclusive_lock(settings.worker_lock_path, give_up=lambda: runner.stopping) as held:
+            if held:
+                for job in store.recover(attempts_max=settings.worker_attempts_max):
+                    _log.warning("job_recovered", job=job.id, state=job.state, attempts=job.attempts)
+                store.forget_workers(silent_for_s=0.0)
+                runner.run()
+    finally:
+        store.close()
+
+
+def _limits(settings: Settings) -> RunnerLimits:
+    return RunnerLimits(
+        poll_s=settings.worker_poll_s,
+        beat_s=settings.worker_beat_s,
+        stale_s=settings.worker_stale_s,
+        attempts_max=settings.worker_attempts_max,
+    )
+
+
+def _detection_handlers(settings: Settings) -> Mapping[str, JobHandler]:
+    return {ANALYSIS: DetectionHandler(Detector(settings.models_dir), settings.results_dir)}

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from hepamap.errors import CancelledError, SlideDamagedError
+from hepamap.jobs.errors import JobStoreError
+from hepamap.jobs.job import Job, JobProgress, JobResult
+from hepamap.jobs.runner import JobContext, JobHandler, JobRunner, RunnerLimits
+from hepamap.jobs.states import JobState
+from hepamap.jobs.store import JobStore
+
+LIMITS = RunnerLimits(poll_s=0.01, beat_s=0.02, stale_s=5.0, attempts_max=3)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[JobStore]:
+    store = JobStore.open(tmp_path / "jobs.sqlite3")
+    yield store
+    store.close()
+
+
+@contextmanager
+def running(store: JobStore, handler: JobHandler) -> Iterator[JobRunner]:
+    runner = JobRunner(store, {"k": handler}, LIMITS)
+    thread = threading.Thread(target=runner.run)
+    thread.start()
+    try:
+        yield runner
+    finally:
+        runner.stop()
+        thread.join()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def add(store: JobStore) -> Job:
+    return store.add(kind="k", payload={}, key="k")
+
+
+def now(store: JobStore, job: Job) -> Job:
+    found = store.get(job.id)
+    assert found is not None
+    return found
+
+
+def until_cancelled(job: Job, context: JobContext) -> JobResult:
+    context.report(JobProgress(1, 4, "classifying"))
+    while not context.cancelled():
+        time.sleep(0.005)
+    raise CancelledError
+
+
+def test_jobs_are_done_one_after_the_other(store: JobStore) -> None:
+    jobs = [add(store) for _ in range(3)]
+    order: list[str] = []
+
+    def handle(job: Job, context: JobContext) -> JobResult:
+        order.append(job.id)
+        return JobResult("ok", (), job.id)
+
+    with running(store, handle):
+        wait_for(lambda: all(now(store, job).finished for job in jobs))
+    assert order == [job.id for job in jobs]
+    assert [now(store, job).state for job in jobs] == [JobState.SUCCEEDED] * 3
+
+
+def test_progress_and_heartbeat_are_stored_while_it_runs(store: JobStore) -> None:
+    job = add(store)
+    with running(store, until_cancelled):
+        wait_for(lambda: now(store, job).progress == JobProgress(1, 4, "classifying"))
+        first = now(store, job).heartbeat_at
+        wait_for(lambda: now(store, job).heartbeat_at != first)
+        assert len(store.workers(silent_for_s=5)) == 1
+    assert store.workers(silent_for_s=5) == ()
+
+
+def test_a_client_can_cancel_a_running_job(store: JobStore) -> None:
+    job = add(store)
+    with running(store, until_cancelled):
+        wait_for(lambda: now(store, job).state is JobState.RUNNING)
+        store.request_cancel(job.id)
+        wait_for(lambda: now(store, job).state is JobState.CANCELLED, seconds=2.0)
+
+
+def test_a_worker_that_stops_hands_its_job_back(store: JobStore) -> None:
+    job = add(store)
+    with running(store, until_cancelled):
+        wait_for(lambda: now(store, job).state is JobState.RUNNING)
+    assert (now(store, job).state, now(store, job).attempts) == (JobState.QUEUED, 0)
+
+
+def test_a_client_who_cancelled_wins_over_a_worker_that_stops(store: JobStore) -> None:
+    job = add(store)
+    seen = threading.Event()
+
+    def handle(job: Job, context: JobContext) -> JobResult:
+        while not context.cancelled():
+            time.sleep(0.005)
+        seen.set()
+        time.sleep(0.1)
+        raise CancelledError
+
+    with running(store, handle):
+        wait_for(lambda: now(store, job).state is JobState.RUNNING)
+        store.request_cancel(job.id)
+        seen.wait(5)
+    assert now(store, job).state is JobState.CANCELLED
+
+
+def test_a_foreseen_failure_keeps_its_words(store: JobStore) -> None:
+    job = add(store)
+
+    def handle(job: Job, context: JobContext) -> JobResult:
+        raise SlideDamagedError("Level 2 is damaged.", cure="Copy it again.")
+
+    with running(store, handle):
+        wait_for(lambda: now(store, job).finished)
+    failure = now(store, job).failure
+    assert failure is not None
+    assert (failure.code, failure.message, failure.cure) == ("slide_damaged", "Level 2 is damaged.", "Copy it again.")
+
+
+def test_an_unforeseen_failure_is_logged_whole_and_told_without_its_inside(store: JobStore) -> None:
+    job, following = add(store), add(store)
+
+    def handle(claimed: Job, context: JobContext) -> JobResult:
+        if claimed.id == job.id:
+            raise ZeroDivisionError("secret of the inside")
+        return JobResult("ok", (), "x")
+
+    with capture_logs() as logs, running(store, handle):
+        wait_for(lambda: now(store, following).finished)
+    failure = now(store, job).failure
+    assert failure is not None
+    assert failure.code == "internal_error"
+    assert "secret" not in failure.message + failure.cure
+    assert [entry["exc_info"] for entry in logs if entry["event"] == "job_crashed"] == [True]
+
+
+def test_a_result_outlasts_a_database_that_is_busy_for_a_moment(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = add(store)
+    succeed, refusals = store.succeed, [JobStoreError("busy", cure="-")] * 2
+
+    def sometimes(claimed: Job, result: JobResult) -> bool:
+        if refusals:
+            raise refusals.pop()
+        return succeed(claimed, result)
+
+    monkeypatch.setattr(store, "succeed", sometimes)
+    with running(store, lambda job, context: JobResult("ok", (), "x")):
+        wait_for(lambda: now(store, job).state is JobState.SUCCEEDED)
+
+
+def test_a_job_that_was_given_away_is_left_alone(store: JobStore) -> None:
+    job = add(store)
+    with running(store, until_cancelled):
+        wait_for(lambda: now(store, job).state is JobState.RUNNING)
+        store.recover(attempts_max=1)
+        assert now(store, job).state is JobState.FAILED
+        time.sleep(0.1)
+    assert now(store, job).state is JobState.FAILED
