@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ def write_tiff_slide(path: Path, rgb: NDArray[np.uint8], mpp: float | tuple[floa
         level = rgb
         for index in range(levels):
             scale = 2**index
-            resolution = {}
+            resolution: dict[str, Any] = {}
             if mpp_x is not None and mpp_y is not None:
                 per_cm = (10_000 / (mpp_x * scale), 10_000 / (mpp_y * scale))
                 resolution = {"resolution": per_cm, "resolutionunit": "CENTIMETER"}
