@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import structlog
+
 from hepamap.detection import DetectionRequest, Detector, detect
+from hepamap.errors import HepamapError
 from hepamap.jobs.job import Job, JobProgress, JobResult
 from hepamap.jobs.runner import JobContext
+from hepamap.model_pack import find_pack
 from hepamap.pipeline import Progress
+
+_log = structlog.stdlib.get_logger(__name__)
 
 ANALYSIS = "analysis"
 """The kind of job that this handler does."""
@@ -19,6 +25,15 @@ class DetectionHandler:
     def __init__(self, detector: Detector, results_dir: Path) -> None:
         self._detector = detector
         self._results_dir = results_dir
+
+    def warm_up(self, model: str) -> None:
+        """Load a model before anybody waits for it; where that fails, the job that asks for it will say so."""
+        try:
+            self._detector.predictor(find_pack(self._detector.models_dir, model))
+        except HepamapError as error:
+            _log.warning("model_not_loaded", model=model, code=error.code, reason=error.message)
+        else:
+            _log.info("model_loaded", model=model)
 
     def __call__(self, job: Job, context: JobContext) -> JobResult:
         """Run one detection into `<results>/<job id>`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import IO
 
 import structlog
@@ -17,7 +18,17 @@ from hepamap.worker.handler import ANALYSIS, DetectionHandler
 
 _log = structlog.stdlib.get_logger(__name__)
 
-HandlerFactory = Callable[[Settings], Mapping[str, JobHandler]]
+
+@dataclass(frozen=True, slots=True)
+class Handlers:
+    """What a worker can do."""
+
+    by_kind: Mapping[str, JobHandler]
+    warm_up: Callable[[], None] = lambda: None
+    """Called once before the first job is taken: loading a model inside a job could not be cancelled."""
+
+
+HandlerFactory = Callable[[Settings], Handlers]
 
 
 def run_worker(settings: Settings, *, owner: IO[bytes] | None = None, handlers_of: HandlerFactory | None = None) -> None:
@@ -26,7 +37,7 @@ def run_worker(settings: Settings, *, owner: IO[bytes] | None = None, handlers_o
     Args:
         settings: where the jobs, the models and the results are.
         owner: reading end of a pipe that the supervising process holds open.
-        handlers_of: makes the handlers, by kind of job; detection unless told otherwise.
+        handlers_of: makes the handlers; detection unless told otherwise.
 
     Raises:
         JobStoreError: the job database cannot be opened.
@@ -34,7 +45,8 @@ def run_worker(settings: Settings, *, owner: IO[bytes] | None = None, handlers_o
     settings.results_dir.mkdir(parents=True, exist_ok=True)
     store = JobStore.open(settings.database_path)
     try:
-        runner = JobRunner(store, (handlers_of or _detection_handlers)(settings), _limits(settings))
+        handlers = (handlers_of or _detection_handlers)(settings)
+        runner = JobRunner(store, handlers.by_kind, _limits(settings))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: runner.stop())
         if owner is not None:
@@ -46,6 +58,7 @@ def run_worker(settings: Settings, *, owner: IO[bytes] | None = None, handlers_o
                 for job in store.recover(attempts_max=settings.worker_attempts_max):
                     _log.warning("job_recovered", job=job.id, state=job.state, attempts=job.attempts)
                 store.forget_workers(silent_for_s=0.0)
+                handlers.warm_up()
                 runner.run()
     finally:
         store.close()
@@ -60,5 +73,6 @@ def _limits(settings: Settings) -> RunnerLimits:
     )
 
 
-def _detection_handlers(settings: Settings) -> Mapping[str, JobHandler]:
-    return {ANALYSIS: DetectionHandler(Detector(settings.models_dir), settings.results_dir)}
+def _detection_handlers(settings: Settings) -> Handlers:
+    handler = DetectionHandler(Detector(settings.models_dir), settings.results_dir)
+    return Handlers({ANALYSIS: handler}, lambda: handler.warm_up(settings.default_model))

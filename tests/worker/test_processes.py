@@ -1,0 +1,89 @@
+"""Server and worker as real processes: what happens when either of them is stopped or killed."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from hepamap.settings import Settings
+from tests.worker.conftest import Server, ServerFactory, wait_for
+
+
+def is_counting(server: Server, analysis: Any) -> bool:
+    found = server.get(analysis)
+    return bool(found["state"] == "running" and found["progress"]["done"] > 0)
+
+
+def test_a_killed_worker_is_replaced_and_its_job_succeeds(start: ServerFactory, settings: Settings, slide: Path) -> None:
+    server = start(settings)
+    analysis = server.post(slide)
+    wait_for(lambda: is_counting(server, analysis))
+    (worker,) = server.workers()
+    worker.kill()
+    done = wait_for(lambda: (found := server.get(analysis))["state"] == "succeeded" and found)
+    assert done["progress"]["fraction"] == 1.0
+    assert "job_recovered" in server.log.read_text()
+    assert [child.pid for child in server.workers()] != [worker.pid]
+
+
+def test_cancelling_a_running_job_takes_less_than_two_seconds(start: ServerFactory, settings: Settings, slide: Path) -> None:
+    server = start(settings)
+    running, waiting = server.post(slide), server.post(slide)
+    wait_for(lambda: is_counting(server, running))
+    assert server.http.delete(waiting["links"]["self"]).json()["state"] == "cancelled"
+    started = time.monotonic()
+    assert server.http.delete(running["links"]["self"]).status_code == 202
+    wait_for(lambda: server.get(running)["state"] == "cancelled")
+    assert time.monotonic() - started < 2.0
+    (worker,) = server.workers()
+    assert worker.is_running()
+
+
+def test_health_answers_quickly_while_a_job_runs(start: ServerFactory, settings: Settings, slide: Path) -> None:
+    server = start(settings)
+    analysis = server.post(slide)
+    wait_for(lambda: is_counting(server, analysis))
+    times = []
+    for _ in range(20):
+        started = time.monotonic()
+        assert server.is_ready()
+        times.append(time.monotonic() - started)
+    assert sorted(times)[len(times) // 2] < 0.1
+
+
+def test_a_stopped_server_stops_its_worker_and_keeps_its_jobs(start: ServerFactory, settings: Settings, slide: Path) -> None:
+    server = start(settings)
+    analysis = server.post(slide)
+    wait_for(lambda: is_counting(server, analysis))
+    (worker,) = server.workers()
+    server.stop()
+    assert not psutil.pid_exists(worker.pid)
+    assert "job_handed_back" in server.log.read_text()
+    again = start(settings)
+    wait_for(lambda: is_counting(again, analysis) or again.get(analysis)["state"] == "succeeded")
+
+
+def test_a_killed_server_takes_its_worker_along_and_the_next_one_goes_on(
+    start: ServerFactory, settings: Settings, slide: Path
+) -> None:
+    server = start(settings)
+    analysis = server.post(slide)
+    wait_for(lambda: is_counting(server, analysis))
+    (worker,) = server.workers()
+    server.stop(signal.SIGKILL)
+    again = start(settings)
+    wait_for(lambda: not psutil.pid_exists(worker.pid))
+    wait_for(lambda: is_counting(again, analysis) or again.get(analysis)["state"] == "succeeded")
+
+
+def test_ctrl_c_ends_both_without_a_traceback(start: ServerFactory, settings: Settings) -> None:
+    server = start(settings)
+    wait_for(server.is_ready)
+    (worker,) = server.workers()
+    server.stop(signal.SIGINT)
+    assert not psutil.pid_exists(worker.pid)
+    assert "Traceback" not in server.log.read_text()
