@@ -93,8 +93,8 @@ def test_a_region_and_a_client_that_sees_the_bounds(shared_data: Path, models_di
     assert shapely.geometry.shape(level0["geometry"]).equals_exact(moved, 0.02)
 
 
-def box(*bounds: float) -> Any:
-    return json.loads(json.dumps(shapely.geometry.mapping(shapely.box(*bounds))))
+def box(left: float, top: float, right: float, bottom: float) -> Any:
+    return json.loads(json.dumps(shapely.geometry.mapping(shapely.box(left, top, right, bottom))))
 
 
 BOW_TIE = {"type": "Polygon", "coordinates": [[[0, 0], [500, 500], [500, 0], [0, 500], [0, 0]]]}

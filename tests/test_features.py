@@ -23,7 +23,7 @@ def collection(regions: list[TumourRegion], offset: Point = LEVEL_0) -> dict[str
     return parsed
 
 
-def region(polygon: shapely.Polygon) -> TumourRegion:
+def region(polygon: Any) -> TumourRegion:
     return TumourRegion(polygon, 10, 250_000.0, 0.75, 0.5**10)
 
 

@@ -147,7 +147,7 @@ def test_progress_grows_to_the_end(write_slide: WriteSlide) -> None:
 
 
 def test_cancel_stops_between_batches(write_slide: WriteSlide) -> None:
-    asked = []
+    asked: list[None] = []
 
     def cancelled() -> bool:
         asked.append(None)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from shapely import Polygon, affinity, make_valid
 from shapely.geometry import MultiPolygon
+from shapely.geometry.base import BaseGeometry
 
 from hepamap.geometry import Lattice
 from hepamap.rings import Ring, trace_rings
@@ -63,8 +64,8 @@ def trace_regions(
         The regions, largest first; ties from top to bottom.
     """
     tumour = np.nan_to_num(values, nan=-1.0) >= threshold
-    count, labels = cv2.connectedComponents(tumour.astype(np.uint8), connectivity=4, ltype=cv2.CV_32S)
-    labels = np.asarray(labels)
+    count, found = cv2.connectedComponents(tumour.astype(np.uint8), connectivity=4, ltype=cv2.CV_32S)
+    labels = np.asarray(found, np.int32)
     cells = np.bincount(labels.ravel(), minlength=count)
     kept = np.flatnonzero(cells * lattice.cell_area_um2 >= min_area_um2)
     kept = kept[kept != 0]
@@ -104,13 +105,13 @@ def _statistics(
 
 def _polygon(rings: list[Ring], lattice: Lattice, *, smooth: bool) -> Polygon | MultiPolygon:
     outlines = [_smoothed(ring.corners_cell) if smooth else ring.corners_cell.astype(np.float64) for ring in rings]
-    polygon = Polygon(outlines[0], outlines[1:])
+    shape: BaseGeometry = Polygon(outlines[0], outlines[1:])
     if smooth:
-        polygon = polygon.simplify(_SIMPLIFY_CELL, preserve_topology=True)
-    if not polygon.is_valid:
-        polygon = make_valid(polygon)
+        shape = shape.simplify(_SIMPLIFY_CELL, preserve_topology=True)
+    if not shape.is_valid:
+        shape = make_valid(shape)
     origin, cell = lattice.origin_l0, lattice.cell_size_l0
-    moved = affinity.affine_transform(polygon, [cell.x, 0, 0, cell.y, origin.x, origin.y])
+    moved = affinity.affine_transform(shape, [cell.x, 0, 0, cell.y, origin.x, origin.y])
     assert isinstance(moved, Polygon | MultiPolygon)
     return moved
 

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -226,7 +227,7 @@ def find_pack(models_dir: Path, name: str) -> ModelPack:
 def write_pack(
     folder: Path,
     body: ManifestBody,
-    weights: dict[str, NDArray[np.floating[Any]]],
+    weights: Mapping[str, NDArray[np.floating[Any]]],
     card: str,
     *,
     dtype: Literal["float16", "float32"] = "float16",

@@ -93,7 +93,7 @@ def _geometries(data: Any) -> Iterator[Mapping[str, Any]]:
 def _shape(geometry: Mapping[str, Any]) -> Polygon | MultiPolygon:
     try:
         with np.errstate(invalid="ignore"):  # coordinates that are no numbers are looked for below
-            shape = shapely.geometry.shape(geometry)
+            shape = shapely.geometry.shape(dict(geometry))
         finite = bool(np.isfinite(shapely.get_coordinates(shape)).all())
     except (shapely.errors.ShapelyError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise _no_polygon("its coordinates are no closed rings of x, y pairs") from error
