@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -29,9 +30,11 @@ SERVER = """
 import sys
 import uvicorn
 from hepamap.api.app import create_app
+from hepamap.jobs.processes import configure_logging
 from hepamap.settings import Settings
+configure_logging()
 settings = Settings()
-uvicorn.run(create_app(settings, worker_command=[sys.executable, sys.argv[1]]), port=settings.port, log_level="warning")
+uvicorn.run(create_app(settings, worker_command=[sys.executable, sys.argv[1]]), port=settings.port, log_config=None)
 """
 
 
@@ -62,6 +65,10 @@ class Server:
 
     def is_ready(self) -> bool:
         return self.is_alive() and self.http.get("/health/ready").status_code == 200
+
+    def statuses_of_stopped_workers(self) -> list[int]:
+        entries = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return [entry["status"] for entry in entries if entry["event"] == "worker_stopped"]
 
     def workers(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children()

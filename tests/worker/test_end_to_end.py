@@ -38,4 +38,5 @@ def test_from_upload_to_contours(start: ServerFactory, settings: Settings, slide
     assert server.http.get(done["links"]["probability_map"], params={"format": "ome-tiff"}).status_code == 200
     assert server.http.delete(done["links"]["self"]).status_code == 204
     assert server.stop() == 0
+    assert server.statuses_of_stopped_workers() == [0]
     assert "Traceback" not in server.log.read_text()

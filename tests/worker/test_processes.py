@@ -19,6 +19,8 @@ def is_counting(server: Server, analysis: Any) -> bool:
 
 
 def test_a_killed_worker_is_replaced_and_its_job_succeeds(start: ServerFactory, settings: Settings, slide: Path) -> None:
+    unfinished = settings.results_dir / ".of-a-killed-worker.partial"
+    unfinished.mkdir(parents=True)
     server = start(settings)
     analysis = server.post(slide)
     wait_for(lambda: is_counting(server, analysis))
@@ -27,6 +29,7 @@ def test_a_killed_worker_is_replaced_and_its_job_succeeds(start: ServerFactory, 
     done = wait_for(lambda: (found := server.get(analysis))["state"] == "succeeded" and found)
     assert done["progress"]["fraction"] == 1.0
     assert "job_recovered" in server.log.read_text()
+    assert not unfinished.exists()
     assert [child.pid for child in server.workers()] != [worker.pid]
 
 
@@ -62,7 +65,10 @@ def test_a_stopped_server_stops_its_worker_and_keeps_its_jobs(start: ServerFacto
     (worker,) = server.workers()
     server.stop()
     assert not psutil.pid_exists(worker.pid)
-    assert "job_handed_back" in server.log.read_text()
+    log = server.log.read_text()
+    assert "job_handed_back" in log
+    assert server.statuses_of_stopped_workers() == [0]
+    assert "Fatal" not in log
     again = start(settings)
     wait_for(lambda: is_counting(again, analysis) or again.get(analysis)["state"] == "succeeded")
 
@@ -86,4 +92,7 @@ def test_ctrl_c_ends_both_without_a_traceback(start: ServerFactory, settings: Se
     (worker,) = server.workers()
     server.stop(signal.SIGINT)
     assert not psutil.pid_exists(worker.pid)
-    assert "Traceback" not in server.log.read_text()
+    log = server.log.read_text()
+    assert server.statuses_of_stopped_workers() == [0]
+    assert "Traceback" not in log
+    assert "Fatal" not in log

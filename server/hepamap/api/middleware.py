@@ -53,7 +53,9 @@ class RequestFrame:
                 _log.exception("request_crashed", method=scope["method"], path=scope["path"])
                 if status is None:
                     await internal_error(scope["path"], request_id)(scope, receive, send_framed)
-            _log.info(
+            # Clients that wait ask again and again; what went well and changed nothing is of no interest later.
+            quiet = scope["method"] in ("GET", "HEAD") and status is not None and status < 400
+            (_log.debug if quiet else _log.info)(
                 "request",
                 method=scope["method"],
                 path=scope["path"],

@@ -58,9 +58,11 @@ def call_when_closed(stream: IO[bytes], action: Callable[[], None]) -> None:
 
     The process is ended by force where the action has not ended it soon after.
     """
+    # Read past Python's buffer: a thread that waits inside it would hold its lock when the interpreter ends.
+    descriptor = stream.fileno()
 
     def wait() -> None:
-        while stream.read(1):
+        while os.read(descriptor, 1):
             pass
         action()
         time.sleep(_ORPHAN_GRACE_S)

@@ -66,6 +66,7 @@ class WorkerSupervisor:
                 _log.error("worker_not_started", reason=str(error))
                 status = None
             if self._stopping.is_set():
+                _log.info("worker_stopped", status=status)
                 return
             if time.monotonic() - started >= _HEALTHY_AFTER_S:
                 delay_s = self._limits.restart_delay_s

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 import structlog
@@ -58,10 +60,17 @@ def run_worker(settings: Settings, *, owner: IO[bytes] | None = None, handlers_o
                 for job in store.recover(attempts_max=settings.worker_attempts_max):
                     _log.warning("job_recovered", job=job.id, state=job.state, attempts=job.attempts)
                 store.forget_workers(silent_for_s=0.0)
+                _remove_unfinished(settings.results_dir)
                 handlers.warm_up()
                 runner.run()
     finally:
         store.close()
+
+
+def _remove_unfinished(results_dir: Path) -> None:
+    """Remove what a killed worker was writing: a result is written under a hidden name until it is whole."""
+    for path in results_dir.glob(".*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _limits(settings: Settings) -> RunnerLimits:
