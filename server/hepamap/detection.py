@@ -18,7 +18,7 @@ from shapely.geometry.base import BaseGeometry
 
 from hepamap.errors import ParameterError, SlideMismatchError
 from hepamap.geometry import PixelSize, Point, Region
-from hepamap.model_pack import ModelPack, find_pack
+from hepamap.model_pack import DEFAULT_MODEL, ModelPack, find_pack
 from hepamap.pipeline import (
     Analysis,
     AnalysisParameters,
@@ -35,7 +35,6 @@ from hepamap.regions import bounding_region, parse_region
 from hepamap.results import Frame, frame_json, require_free, require_threshold, summary_of, write_result
 from hepamap.slide import Slide
 
-DEFAULT_MODEL = "hcc-10x"
 DEFAULT_MIN_AREA_UM2 = 10_000.0
 
 _PIXEL_SIZE_TOLERANCE = 0.02  # viewers and servers round a pixel size differently; 2 % apart is another slide or another scale

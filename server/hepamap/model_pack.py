@@ -24,6 +24,9 @@ from safetensors.numpy import save as save_tensors
 
 from hepamap.errors import ModelNotFoundError, PackDamagedError, PackInvalidError, ThresholdInvalidError
 
+DEFAULT_MODEL = "hcc-10x"
+"""The pack that is used where nobody names one."""
+
 MANIFEST_NAME = "model.json"
 CARD_NAME = "MODEL_CARD.md"
 WEIGHTS_NAME = "weights.safetensors"

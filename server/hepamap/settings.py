@@ -10,6 +10,8 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from hepamap.model_pack import DEFAULT_MODEL
+
 _PREFIX = "HEPAMAP_"
 
 
@@ -30,7 +32,7 @@ class Settings(BaseSettings):
     """Folder for the job database, results and uploads; must lie on a local disk (SQLite does not like network shares)."""
     models_dir: Path = Field(default_factory=_default_models_dir)
     """Folder of the model packs: `<name>/<version>/model.json`."""
-    default_model: str = "hcc-10x"
+    default_model: str = DEFAULT_MODEL
     """Pack that is used where a request names none."""
     slide_roots: Annotated[tuple[Path, ...], NoDecode] = ()
     """Folders from which slides may be analysed by path, separated as in PATH, or as a JSON list; none: uploads only."""

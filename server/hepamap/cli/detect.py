@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal
 import typer
 
 from hepamap.cli.console import progress_bar, report_error
-from hepamap.detection import DEFAULT_MIN_AREA_UM2, DEFAULT_MODEL, DetectionRequest, DetectionSummary, Detector
+from hepamap.detection import DEFAULT_MIN_AREA_UM2, DetectionRequest, DetectionSummary, Detector
 from hepamap.detection import detect as run
 from hepamap.errors import HepamapError, RegionInvalidError
+from hepamap.model_pack import DEFAULT_MODEL
 from hepamap.settings import Settings
 from hepamap.slide_files import is_dicom_folder, looks_like_slide
 
