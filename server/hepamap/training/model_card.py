@@ -26,7 +26,7 @@ _OWN_WEIGHTS = """## Putting your own weights in
 2. Write a table `cohort.csv` with the columns `slide,annotations,group,split`; one tumour's slides stay in one split.
 3. `hepamap dataset build cohort.csv --out dataset --mpp {mpp:g} --patch {patch}`
 4. Copy the recipe `models/recipes/{id}.toml`, give it an `id` of your own and `origin = "own"`, then
-   `hepamap train my-recipe.toml dataset`.
+   `hepamap train my-recipe.toml dataset --run run`.
 
 The new pack stands in `models/<id>/<version>/` and can be chosen by its id at once; no code changes.
 """
