@@ -26,7 +26,7 @@ from hepamap.errors import (
 from hepamap.geometry import Point
 from hepamap.model_pack import ModelPack
 from hepamap.results import Frame, open_result
-from tests.conftest import WriteSlide
+from tests.conftest import WriteSlide, write_tiff_slide
 from tests.packs import write_network_pack
 
 
@@ -195,3 +195,12 @@ def test_the_key_is_of_what_is_computed(request_: DetectionRequest, models_dir: 
         key(min_area_um2=1.0),
     ]
     assert len(same | set(others)) == 6
+
+
+def test_a_pinned_request_refuses_another_slide(request_: DetectionRequest, models_dir: Path, slide: Path) -> None:
+    pinned = check_request(request_, models_dir).pinned(request_)
+    assert pinned.model == "constant-5x@1.0.0"
+    assert check_request(pinned, models_dir).key == check_request(request_, models_dir).key
+    write_tiff_slide(slide, np.full((900, 1200, 3), 99, np.uint8), 0.46)
+    with pytest.raises(SlideMismatchError, match="replaced"):
+        check_request(pinned, models_dir)

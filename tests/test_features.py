@@ -17,7 +17,12 @@ LEVEL_0 = Point(0, 0)
 
 def collection(regions: list[TumourRegion], offset: Point = LEVEL_0) -> dict[str, Any]:
     made = feature_collection(
-        regions, tissue_area_um2=1e6, offset_l0=offset, properties={"notice": "test"}, metadata={"hepamap.model": "m@1"}
+        regions,
+        tissue_area_um2=1e6,
+        cell_area_um2=1e4,
+        offset_l0=offset,
+        properties={"notice": "test"},
+        metadata={"hepamap.model": "m@1"},
     )
     parsed: dict[str, Any] = json.loads(to_text(made))
     return parsed
@@ -64,7 +69,7 @@ def test_a_square_with_a_hole() -> None:
         "Area mm^2": 0.25,
         "Tumor probability mean": 0.75,
         "Tumor probability max": round(0.5**10, 6),
-        "Share of tissue %": 25.0,
+        "Share of tissue %": 10.0,  # 10 cells of 0.01 mm² in 1 mm²
     }
     assert data["properties"] == {"notice": "test"}
 

@@ -57,6 +57,8 @@ def test_several_regions_are_united() -> None:
         ({"detail": "an error body"}, RegionInvalidError),
         ({"type": "Feature", "geometry": None}, RegionInvalidError),
         ("a text", RegionInvalidError),
+        ({"type": "Polygon", "coordinates": [[[0, 0], [10**400, 0], [0, 9], [0, 0]]]}, RegionInvalidError),
+        ({"type": "FeatureCollection", "features": [{"type": "Feature", "geometry": None}]}, RegionInvalidError),
         (None, RegionInvalidError),
         (shapely.geometry.mapping(shapely.box(1000, 0, 1100, 100)), RegionOutsideSlideError),
         (shapely.geometry.mapping(shapely.box(-100, -100, -1, -1)), RegionOutsideSlideError),
@@ -66,3 +68,23 @@ def test_bad_regions(data: Any, error: type[HepamapError]) -> None:
     with pytest.raises(error) as caught:
         parse_region(data, Point(0, 0), SIZE)
     assert caught.value.cure
+
+
+def test_what_only_touches_the_edge_is_no_part_of_it() -> None:
+    outline = [[-100, 0], [500, 0], [500, 500], [0, 500], [0, 800], [-100, 800], [-100, 0]]
+    region = parse_region({"type": "Polygon", "coordinates": [outline]}, Point(0, 0), SIZE)
+    assert isinstance(region, shapely.Polygon)
+    assert region.equals(shapely.box(0, 0, 500, 500))
+
+
+def test_three_dimensional_coordinates_are_flat() -> None:
+    solid = {"type": "Polygon", "coordinates": [[[0, 0, 5], [9, 0, 5], [9, 9, 5], [0, 0, 5]]]}
+    assert parse_region(solid, Point(0, 0), SIZE).area == 40.5
+
+
+def test_a_list_without_end_is_refused() -> None:
+    nested: Any = []
+    for _ in range(5000):
+        nested = [nested]
+    with pytest.raises(RegionInvalidError, match="nested"):
+        parse_region(nested, Point(0, 0), SIZE)

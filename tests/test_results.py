@@ -149,6 +149,53 @@ def test_what_is_not_ours_is_never_replaced(tmp_path: Path) -> None:
         require_free(tmp_path, overwrite=True)
 
 
+def test_a_file_is_never_replaced(tmp_path: Path) -> None:
+    slide = tmp_path / "slide.svs"
+    slide.write_text("precious")
+    for overwrite in (False, True):
+        with pytest.raises(OutputExistsError, match="is a file"):
+            write(slide, overwrite=overwrite)
+    assert slide.read_text() == "precious"
+
+
+def test_the_folder_that_one_is_in_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputExistsError, match="folder that you are in"):
+        require_free(Path("."), overwrite=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_no_disk_takes(tmp_path: Path) -> None:
+    with pytest.raises(OutputNotWritableError):
+        require_free(tmp_path / ("x" * 300), overwrite=False)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"frame": {}, "parameters": {}}', "null", "not json"])
+def test_a_summary_that_is_none_is_damage(tmp_path: Path, text: str) -> None:
+    write(tmp_path / "out")
+    (tmp_path / "out" / "result.json").write_text(text)
+    with pytest.raises(ResultDamagedError):
+        open_result(tmp_path / "out")
+
+
+def test_values_that_are_a_zip_are_damage(tmp_path: Path) -> None:
+    write(tmp_path / "out")
+    (tmp_path / "out" / "probability-map.npy").write_bytes(b"PK\x03\x04 no array")
+    with pytest.raises(ResultDamagedError):
+        open_result(tmp_path / "out")
+
+
+@pytest.mark.parametrize("width", [1, 2, 50])
+def test_a_narrow_picture_has_room_for_its_legend(width: int) -> None:
+    from hepamap.rendering import overlay_png
+
+    done = analysis()
+    png = overlay_png(np.full((200, width, 3), 200, np.uint8), Region(0, 0, width * 4, 800), done.map, done.regions)
+    picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    assert picture is not None
+    assert picture.shape[1] == 400
+
+
 @pytest.mark.parametrize("failing", ["save", "write_ome_tiff", "overlay_png"])
 def test_a_full_disk_leaves_nothing_and_keeps_the_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
     before = write(tmp_path / "out").summary

@@ -71,6 +71,31 @@ def test_a_pixel_does_not_depend_on_the_window(write_slide: WriteSlide, mpp: flo
     assert np.array_equal(whole[45:109, 87:151], part)
 
 
+@pytest.mark.parametrize("side", [2000, 2003, 2006])
+def test_nor_on_a_level_whose_size_was_rounded(write_slide: WriteSlide, side: int) -> None:
+    # 2003 px make 1001 and 500: OpenSlide's downsample is then not whole, and its places fall between pixels.
+    with Slide.open(write_slide(noise(side, side), 0.46, levels=3)) as slide:
+        grid = Grid(1.84, 64, 16, slide.pixel_size)
+        assert slide._level_for(4.0).index == 2
+        whole = slide.read_region(grid.l0_from_m(Region(0, 0, 480, 480)), 1.84)
+        part = slide.read_region(grid.l0_from_m(Region(133, 77, 100, 100)), 1.84)
+        stored = slide._handle.read_region((0, 0), 2, (480, 480))
+    assert np.array_equal(whole[77:177, 133:233], part)
+    assert np.array_equal(whole, np.asarray(stored)[..., :3])
+
+
+def test_anchored_blocks_fit_together(write_slide: WriteSlide, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A zigzag of 2 grey levels per level-0 px, so 8 per level px: one px of displacement would show as 8.
+    y, x = np.mgrid[:2003, :2003]
+    zigzag = np.abs((x + 2 * y) % 400 - 200) + 20
+    with Slide.open(write_slide(np.stack([zigzag] * 3, axis=-1).astype(np.uint8), 0.46, levels=3)) as slide:
+        one = slide.read_region(Region(0, 0, 1900, 1900), 1.84).astype(int)
+        monkeypatch.setattr("hepamap.slide._ANCHOR_PX", 64)
+        many = slide.read_region(Region(0, 0, 1900, 1900), 1.84).astype(int)
+    # OpenSlide interpolates by less than a quarter of a level px here, by the place of the block.
+    assert np.abs(one - many).max() <= 4
+
+
 def test_off_the_slide_is_white(write_slide: WriteSlide) -> None:
     with Slide.open(write_slide(np.zeros((200, 300, 3), np.uint8), 0.46)) as slide:
         got = slide.read_region(Region(-40, -80, 400, 400), 0.46)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from shapely import normalize, to_wkb
 from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
 
+from hepamap import __version__
 from hepamap.errors import ParameterError, SlideMismatchError
 from hepamap.geometry import PixelSize, Point, Region
 from hepamap.model_pack import DEFAULT_MODEL, ModelPack, find_pack
@@ -69,6 +70,8 @@ class DetectionRequest:
     client_view: ClientView | None = None
     frame: str | None = None
     """`level0` or `bounds`; None: as the client's view says, else level0."""
+    fingerprint: str | None = None
+    """The slide must still be this one; None: whatever lies at the path."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON, for a job's payload."""
@@ -94,6 +97,10 @@ class CheckedRequest:
     """Fingerprint, size and pixel size."""
     warnings: list[Warning_] = field(default_factory=list)
 
+    def pinned(self, request: DetectionRequest) -> DetectionRequest:
+        """The request, tied to the model's version and the slide that were checked, for a run at a later time."""
+        return replace(request, model=self.pack.name, fingerprint=self.slide["fingerprint"])
+
     @property
     def key(self) -> str:
         """What the run computes, as a hash: slide, scale, weights, parameters, region, frame. Equal keys, equal results."""
@@ -101,6 +108,7 @@ class CheckedRequest:
         region = parameters.region_l0
         numbers = {item.name: getattr(parameters, item.name) for item in fields(parameters) if item.name != "region_l0"}
         content = {
+            "software": __version__,
             "slide": self.slide,
             "weights": self.pack.manifest.weights.sha256,
             "mode": self.mode,
@@ -235,6 +243,7 @@ def _open(request: DetectionRequest) -> Slide:
 
 
 def _check(request: DetectionRequest, pack: ModelPack, slide: Slide) -> CheckedRequest:
+    _require_same_slide(slide, request.fingerprint)
     manifest = pack.manifest
     stride_m = manifest.default_stride if request.stride_m is None else request.stride_m
     require_stride(stride_m, manifest.strides)
@@ -256,6 +265,14 @@ def _check(request: DetectionRequest, pack: ModelPack, slide: Slide) -> CheckedR
         region_l0=region_l0,
     )
     return CheckedRequest(pack, mode, parameters, frame, _slide_facts(slide), _pixel_size_warnings(slide))
+
+
+def _require_same_slide(slide: Slide, fingerprint: str | None) -> None:
+    if fingerprint is not None and slide.fingerprint != fingerprint:
+        raise SlideMismatchError(
+            f"The slide {slide.path.name} is not the one that the analysis was asked for: the file was replaced since.",
+            cure="Ask for the analysis again.",
+        )
 
 
 def _require_area(min_area_um2: float) -> float:

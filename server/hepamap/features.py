@@ -33,6 +33,7 @@ def feature_collection(
     regions: Sequence[TumourRegion],
     *,
     tissue_area_um2: float,
+    cell_area_um2: float,
     offset_l0: Point,
     properties: Mapping[str, Any],
     metadata: Mapping[str, str],
@@ -42,12 +43,13 @@ def feature_collection(
     Args:
         regions: outlines in level-0 px.
         tissue_area_um2: area of all cells with data, µm²; for the share of tissue.
+        cell_area_um2: area of one cell, µm²; the share counts cells, so that glass in filled holes is no tissue.
         offset_l0: origin of the client's frame in level-0 px (the slide's bounds in QuPath), subtracted from every point.
         properties: provenance of the whole, put into the collection's `properties`.
         metadata: provenance in strings, put into each object's `metadata` (QuPath keeps it).
     """
     features = [
-        _feature(index, part, region, tissue_area_um2, metadata)
+        _feature(index, part, region, metadata, tissue_area_um2=tissue_area_um2, cell_area_um2=cell_area_um2)
         for index, region in enumerate(regions)
         for part in [_clean(region.polygon_l0, offset_l0)]
         if part is not None
@@ -61,10 +63,16 @@ def to_text(collection: geojson.FeatureCollection) -> str:
 
 
 def _feature(
-    index: int, shape: Polygon | MultiPolygon, region: TumourRegion, tissue_area_um2: float, metadata: Mapping[str, str]
+    index: int,
+    shape: Polygon | MultiPolygon,
+    region: TumourRegion,
+    metadata: Mapping[str, str],
+    *,
+    tissue_area_um2: float,
+    cell_area_um2: float,
 ) -> geojson.Feature:
     geometry = shapely.geometry.mapping(shape)
-    share = 100 * region.area_um2 / tissue_area_um2 if tissue_area_um2 > 0 else 0.0
+    share = 100 * region.cells * cell_area_um2 / tissue_area_um2 if tissue_area_um2 > 0 else 0.0
     measurements = {
         "Area mm^2": region.area_um2 / 1e6,
         "Tumor probability mean": region.mean_probability,

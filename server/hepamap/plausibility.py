@@ -85,7 +85,7 @@ def _doubts(values: NDArray[np.float32], regions: Sequence[TumourRegion], tissue
     known = values[np.isfinite(values)]
     if len(known) >= _MANY_CELLS and float(known.max() - known.min()) < _CONSTANT_SPREAD:
         doubts.append(Warning_("map_constant", f"The map is the same everywhere ({known[0]:.3f}): the model cannot tell."))
-    share = sum(region.area_um2 for region in regions) / tissue_area_um2
+    share = sum(region.cells for region in regions) / len(known)
     if share > _NEARLY_ALL:
-        doubts.append(Warning_("nearly_all_tumour", f"{100 * min(share, 1):.0f} % of the tissue is marked as tumour: check it."))
+        doubts.append(Warning_("nearly_all_tumour", f"{100 * share:.0f} % of the tissue is marked as tumour: check it."))
     return doubts

@@ -73,7 +73,8 @@ class ProbabilityMap:
         """
         try:
             place = json.loads((folder / PLACE_NAME).read_text(encoding="utf-8"))
-            values = np.load(folder / VALUES_NAME, allow_pickle=False)
+            with (folder / VALUES_NAME).open("rb") as file:
+                values = np.lib.format.read_array(file, allow_pickle=False)
             return cls(np.asarray(values, np.float32), _lattice_from_json(place["lattice"]), place["provenance"])
         except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
             raise ResultDamagedError(

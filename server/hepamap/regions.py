@@ -34,7 +34,10 @@ def parse_region(data: Any, offset_l0: Point, size_l0: Size) -> BaseGeometry:
         RegionEmptyError: it has no area.
         RegionOutsideSlideError: no part of it lies on the slide.
     """
-    shapes = [_shape(geometry) for geometry in _geometries(data)]
+    try:
+        shapes = [_shape(geometry) for geometry in _geometries(data)]
+    except RecursionError as error:
+        raise _no_polygon("it is nested too deep") from error
     # By its hull: an outline that crosses itself may have a signed area of nothing, and is not empty.
     if all(shape.convex_hull.area == 0 for shape in shapes):
         raise RegionEmptyError("The region has no area.", cure=_CURE_DRAW)
@@ -45,7 +48,10 @@ def parse_region(data: Any, offset_l0: Point, size_l0: Size) -> BaseGeometry:
                 cure="Draw its outline so that it does not cross or touch itself.",
             )
     region_l0 = shapely.transform(shapely.union_all(shapes), lambda points: points + np.array([offset_l0.x, offset_l0.y]))
-    on_slide = shapely.intersection(region_l0, shapely.box(0, 0, size_l0.width, size_l0.height))
+    with np.errstate(over="ignore"):  # far off the slide is off the slide
+        cut = shapely.intersection(region_l0, shapely.box(0, 0, size_l0.width, size_l0.height))
+    # What only touches the slide's edge leaves lines and points behind.
+    on_slide = shapely.union_all([part for part in shapely.get_parts(cut) if isinstance(part, Polygon)])
     if on_slide.area == 0:
         raise RegionOutsideSlideError(
             f"The region lies outside the slide ({size_l0.width} × {size_l0.height} px).",
@@ -78,6 +84,8 @@ def _geometries(data: Any) -> Iterator[Mapping[str, Any]]:
     if isinstance(data, list):
         for item in data:
             yield from _geometries(item)
+    elif data is None:
+        raise _no_polygon("a feature has no geometry")
     elif not isinstance(data, Mapping):
         raise _no_polygon(f"it is a {type(data).__name__}")
     elif data.get("type") == "FeatureCollection":
@@ -95,7 +103,7 @@ def _shape(geometry: Mapping[str, Any]) -> Polygon | MultiPolygon:
         with np.errstate(invalid="ignore"):  # coordinates that are no numbers are looked for below
             shape = shapely.geometry.shape(dict(geometry))
         finite = bool(np.isfinite(shapely.get_coordinates(shape)).all())
-    except (shapely.errors.ShapelyError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+    except (shapely.errors.ShapelyError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
         raise _no_polygon("its coordinates are no closed rings of x, y pairs") from error
     if not finite or not isinstance(shape, Polygon | MultiPolygon):
         raise _no_polygon("its coordinates are no finite numbers")

@@ -23,6 +23,7 @@ _MAP_OPACITY = 0.4
 _CONTOUR_BGR = (0, 200, 0)
 _MIN_LEVEL_PX = 128  # a pyramid ends where its next level would be smaller
 _TILE_PX = 256
+_MIN_WIDTH_PX = 400
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -97,7 +98,9 @@ def overlay_png(
     if region_of_interest_l0 is not None:
         _draw(picture, region_of_interest_l0, view_l0, (scale_x, scale_y), (160, 80, 0), thickness)
     um_per_px = view_l0.width * probability_map.lattice.grid.pixel_size.x_um / width
-    return _png(np.vstack([picture, _legend(width, um_per_px)]))
+    # A needle core may be narrower than the legend's words.
+    picture = np.pad(picture, [(0, 0), (0, max(0, _MIN_WIDTH_PX - width)), (0, 0)], constant_values=255)
+    return _png(np.vstack([picture, _legend(picture.shape[1], um_per_px)]))
 
 
 def _grey_and_alpha(values: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

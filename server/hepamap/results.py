@@ -114,6 +114,7 @@ def contours_of(
     collection: dict[str, Any] = feature_collection(
         regions,
         tissue_area_um2=probability_map.tissue_area_um2,
+        cell_area_um2=probability_map.lattice.cell_area_um2,
         offset_l0=frame.offset_l0,
         properties=properties,
         metadata=_metadata(probability_map.provenance, threshold, frame),
@@ -137,14 +138,37 @@ def require_free(folder: Path, *, overwrite: bool) -> None:
     Raises:
         OutputExistsError: something is there, and nobody asked to replace it.
     """
-    if not overwrite and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    try:
+        _require_free(folder, overwrite=overwrite)
+        # A folder beside it now, so that hours of work do not end at a door that is locked.
+        folder.resolve().parent.mkdir(parents=True, exist_ok=True)
+        os.rmdir(_staging_beside(folder))
+    except OSError as error:
+        raise _not_writable(folder, error) from error
+
+
+def _require_free(folder: Path, *, overwrite: bool) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
         raise OutputExistsError(
-            f"There is a result in {folder.name} already.", cure="Give another folder, or ask to replace it (--overwrite)."
+            f"{folder.name} is a file, not a folder.", cure="Give the name of a folder that is not there yet."
         )
-    if overwrite and folder.is_dir() and any(folder.iterdir()) and not (folder / SUMMARY_NAME).exists():
+    if os.path.ismount(folder) or folder.resolve() == Path.cwd():
+        raise OutputExistsError(
+            f"The result cannot take the place of {folder.resolve()}: it is a mounted disk, or the folder that you are in.",
+            cure="Give a new folder inside it.",
+        )
+    if not any(folder.iterdir()):
+        return
+    if not (folder / SUMMARY_NAME).exists():
         # Replacing means deleting: only what we wrote ourselves is ever deleted.
         raise OutputExistsError(
             f"The folder {folder.name} is not empty, and what is in it is no result of hepamap.", cure="Give another folder."
+        )
+    if not overwrite:
+        raise OutputExistsError(
+            f"There is a result in {folder.name} already.", cure="Give another folder, or ask to replace it (--overwrite)."
         )
 
 
@@ -198,7 +222,9 @@ def open_result(folder: Path) -> StoredResult:
     """
     try:
         summary = json.loads((folder / SUMMARY_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        frame_from_json(summary["frame"])
+        _ = [float(summary["parameters"][name]) for name in ("threshold", "min_area_um2", "min_hole_area_um2")]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ResultDamagedError(
             f"The result in {folder.name} cannot be read: {type(error).__name__}.", cure="Run the analysis again."
         ) from error
@@ -216,7 +242,7 @@ def summary_of(analysis: Analysis, frame: Frame, parameters: Mapping[str, Any]) 
         "warnings": [asdict(warning) for warning in analysis.warnings],
         "tissue_area_mm2": tissue_um2 / 1e6,
         "tumour_area_mm2": tumour_um2 / 1e6,
-        "tumour_share_of_tissue": tumour_um2 / tissue_um2 if tissue_um2 else None,
+        "tumour_share_of_tissue": _tumour_cells(analysis) / analysis.map.tissue_cells if tissue_um2 else None,
         "tumour_regions": len(analysis.regions),
         "max_probability": float(known.max()) if len(known) else None,
         "frame": frame_json(frame),
@@ -224,6 +250,11 @@ def summary_of(analysis: Analysis, frame: Frame, parameters: Mapping[str, Any]) 
         "seconds": dict(analysis.seconds),
         "provenance": dict(analysis.map.provenance),
     }
+
+
+def _tumour_cells(analysis: Analysis) -> int:
+    """Cells at or above the threshold in the regions; glass in filled holes is no tissue, and does not count."""
+    return sum(region.cells for region in analysis.regions)
 
 
 def _metadata(provenance: Mapping[str, Any], threshold: float, frame: Frame) -> dict[str, str]:
@@ -245,9 +276,10 @@ def _metadata(provenance: Mapping[str, Any], threshold: float, frame: Frame) -> 
 @contextmanager
 def _published(folder: Path) -> Iterator[Path]:
     """A staging folder beside the target, renamed to it at the end; nothing is left behind when anything fails."""
+    folder = folder.resolve()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".partial", dir=folder.parent))
+        staging = _staging_beside(folder)
     except OSError as error:
         raise _not_writable(folder, error) from error
     try:
@@ -276,15 +308,23 @@ def _replace(staging: Path, folder: Path) -> None:
     if not folder.exists():
         os.rename(staging, folder)
         return
+    _require_free(folder, overwrite=True)
     old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".old", dir=folder.parent))
-    os.rename(folder, old / "result")
     try:
+        os.rename(folder, old / "result")
         os.rename(staging, folder)
     except OSError:
-        os.rename(old / "result", folder)
+        if (old / "result").exists():
+            os.rename(old / "result", folder)
         old.rmdir()
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _staging_beside(folder: Path) -> Path:
+    """A new, empty, hidden folder beside the target: on the same disk, so that renaming it is one step."""
+    target = folder.resolve()
+    return Path(tempfile.mkdtemp(prefix=f".{target.name[:64]}-", suffix=".partial", dir=target.parent))
 
 
 def _not_writable(folder: Path, error: OSError) -> OutputNotWritableError:

@@ -34,6 +34,8 @@ _MAX_ANISOTROPY = 1.5
 _COARSER_TOLERANCE = 1.05  # a slide up to 5 % coarser than the model is interpolated, not refused
 _LEVEL_TOLERANCE = 1.01  # a level up to 1 % coarser than asked for still serves: scanners round their pixel sizes
 _BLOCK_PX = 4096  # longest side of what is decoded at once, level px: bounds the memory of any read
+_ANCHOR_PX = 1024  # where OpenSlide's place on a level is not whole, reads begin at multiples of this many level px
+_MARGIN_PX = 2  # read around such a block and cut off: OpenSlide blends its outermost pixels with nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,9 +224,33 @@ class Slide:
         out[rows.start : rows.stop, columns.start : columns.stop] = area_average(window, x_taps, y_taps)
 
     def _decode(self, level: _Level, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
-        """Pixels of one level on white, shape (height, width, 3); x, y, width, height in level px."""
+        """Pixels of one level on white, shape (height, width, 3); x, y, width, height in level px.
+
+        OpenSlide takes places in whole level-0 px and divides by its own downsample. Where that is not whole, a place falls
+        between pixels and OpenSlide interpolates; so such levels are read in blocks that are anchored to the level, and a
+        pixel's value depends on its place alone.
+        """
+        if float(self._handle.level_downsamples[level.index]).is_integer():
+            return self._decode_at(level, x, y, width, height)
+        pixels = np.full((height, width, 3), 255, np.uint8)
+        for top in range(y // _ANCHOR_PX * _ANCHOR_PX, y + height, _ANCHOR_PX):
+            for left in range(x // _ANCHOR_PX * _ANCHOR_PX, x + width, _ANCHOR_PX):
+                right, bottom = min(left + _ANCHOR_PX, level.size.width), min(top + _ANCHOR_PX, level.size.height)
+                block = self._decode_anchored(level, left, top, right, bottom)
+                x0, y0, x1, y1 = max(x, left), max(y, top), min(x + width, right), min(y + height, bottom)
+                pixels[y0 - y : y1 - y, x0 - x : x1 - x] = block[y0 - top : y1 - top, x0 - left : x1 - left]
+        return pixels
+
+    def _decode_anchored(self, level: _Level, left: int, top: int, right: int, bottom: int) -> NDArray[np.uint8]:
+        """One anchored block, read with a margin where the level goes on."""
+        x0, y0 = max(0, left - _MARGIN_PX), max(0, top - _MARGIN_PX)
+        x1, y1 = min(level.size.width, right + _MARGIN_PX), min(level.size.height, bottom + _MARGIN_PX)
+        pixels = self._decode_at(level, x0, y0, x1 - x0, y1 - y0)
+        return pixels[top - y0 : bottom - y0, left - x0 : right - x0]
+
+    def _decode_at(self, level: _Level, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
         handle_downsample = self._handle.level_downsamples[level.index]
-        location_l0 = (math.ceil(x * handle_downsample), math.ceil(y * handle_downsample))
+        location_l0 = (round(x * handle_downsample), round(y * handle_downsample))
         try:
             rgba = np.asarray(self._handle.read_region(location_l0, level.index, (width, height)))
         except openslide.OpenSlideError as error:

@@ -54,7 +54,7 @@ def _submit(received: Received, services: Services) -> Job:
     # An upload's folder has the name of its job, so that each is found from the other.
     upload = None if received.slide is None else received.slide.parent.name
     payload = {
-        "detection": detection.to_json(),
+        "detection": checked.pinned(detection).to_json(),
         "request": request.model_dump(mode="json", exclude={"identity"}, exclude_unset=True),
         "identity": None if request.identity is None else request.identity.model_dump(exclude_unset=True),
         "frame": frame_json(checked.frame),

@@ -71,7 +71,7 @@ def detect(
 def _read_region(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RegionInvalidError(
             f"The region file {path.name} cannot be read as GeoJSON.", cure="Export the region from QuPath as GeoJSON."
         ) from error
@@ -81,10 +81,11 @@ def _slides_in(paths: list[Path]) -> list[Path]:
     """The slides that are meant, folders opened up."""
     slides: list[Path] = []
     for path in paths:
-        if path.is_dir() and not is_dicom_folder(path):
-            slides += [item for item in sorted(path.iterdir()) if looks_like_slide(item)]
-        else:
-            slides.append(path)
+        try:
+            is_folder = path.is_dir() and not is_dicom_folder(path)
+            slides += [item for item in sorted(path.iterdir()) if looks_like_slide(item)] if is_folder else [path]
+        except OSError:
+            slides.append(path)  # opening it will say why
     return slides
 
 
