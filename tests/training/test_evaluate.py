@@ -68,6 +68,7 @@ def test_a_map_that_is_two_cells_off(row: CohortSlide) -> None:
 
 def test_the_table_names_what_is_measured(row: CohortSlide) -> None:
     lines = markdown_table([score(row, "hcc-5x", half_map(1024), PARAMETERS, 12.0)]).splitlines()
-    assert len(lines) == 3
-    assert all(line.count("|") == lines[0].count("|") for line in lines)
+    assert len(lines) == 5
+    assert all(line.count("|") == lines[0].count("|") for line in lines[:3])
+    assert lines[4].startswith("Mean displacement: ")
     assert "| slide | 0.46 | hcc-5x |" in lines[2]

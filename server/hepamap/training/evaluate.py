@@ -139,8 +139,8 @@ def patch_labels(tumour_l0: BaseGeometry, annotated_l0: BaseGeometry, lattice: L
     return labels.reshape(lattice.rows, lattice.columns)
 
 
-def markdown_table(scores: Iterable[SlideScore]) -> str:
-    """Scores as a Markdown table, a row for each slide and model."""
+def markdown_table(scores: Sequence[SlideScore]) -> str:
+    """Scores as a Markdown table, a row for each slide and model, and the mean displacement below it."""
     lines = [
         "| slide | µm/px | model | IoU | AUC | sensitivity | specificity | shift x, y (cells) | tumour true / found (mm²) | s |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -151,6 +151,10 @@ def markdown_table(scores: Iterable[SlideScore]) -> str:
             f"| {row.slide} | {row.mpp:.4g} | {row.model} | {row.iou:.3f} | {row.auc:.3f} | {row.sensitivity:.3f} | "
             f"{row.specificity:.3f} | {shift} | {row.tumour_true_mm2:.2f} / {row.tumour_found_mm2:.2f} | {row.seconds:.0f} |"
         )
+    shifts = [row.shift for row in scores if row.shift is not None]
+    if shifts:
+        x_cell, y_cell = (float(np.mean(values)) for values in zip(*[(s.x_cell, s.y_cell) for s in shifts], strict=True))
+        lines += ["", f"Mean displacement: {x_cell:+.2f}, {y_cell:+.2f} cells."]
     return "\n".join(lines) + "\n"
 
 
