@@ -48,12 +48,13 @@ class PixelSizeSource:
 
 @dataclass(frozen=True, slots=True)
 class _Level:
-    """One pyramid level: its size, and level-0 px per level px along x and y."""
+    """One pyramid level: its size, level-0 px per level px along x and y, and what OpenSlide takes for both."""
 
     index: int
     size: Size
     downsample_x: float
     downsample_y: float
+    openslide_downsample: float
 
 
 class Slide:
@@ -66,10 +67,12 @@ class Slide:
         self.path = path
         self._handle = handle
         self._pixel_size_source = pixel_size_source
+        # Copied once: after one failed read OpenSlide answers every question, from any thread, with that failure.
+        self._properties = dict(handle.properties)
         width, height = handle.dimensions
         self.size_l0 = Size(width, height)
         self._levels = [
-            _Level(i, Size(w, h), _downsample(width, w), _downsample(height, h))
+            _Level(i, Size(w, h), _downsample(width, w), _downsample(height, h), float(handle.level_downsamples[i]))
             for i, (w, h) in enumerate(handle.level_dimensions)
         ]
         self.fingerprint = fingerprint_of(path, handle)
@@ -106,18 +109,18 @@ class Slide:
     @property
     def vendor(self) -> str:
         """OpenSlide's name of the format, e.g. `hamamatsu`."""
-        return str(self._handle.properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown"))
+        return str(self._properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown"))
 
     @property
     def properties(self) -> Mapping[str, str]:
         """OpenSlide's properties of the slide."""
-        return dict(self._handle.properties)
+        return dict(self._properties)
 
     @property
     def bounds_l0(self) -> Region:
         """The part of level 0 that was scanned (OpenSlide's bounds), or all of it; level-0 px."""
         keys = ("openslide.bounds-x", "openslide.bounds-y", "openslide.bounds-width", "openslide.bounds-height")
-        values = [self._handle.properties.get(key) for key in keys]
+        values = [self._properties.get(key) for key in keys]
         whole = Region.of_size(self.size_l0)
         if any(value is None for value in values):
             return whole
@@ -149,7 +152,7 @@ class Slide:
     @property
     def metadata_pixel_size(self) -> PixelSize | None:
         """What the file itself says, if it is sane; to compare with an override."""
-        return _metadata_pixel_size(self._handle.properties)[0]
+        return _metadata_pixel_size(self._properties)[0]
 
     def require_resolution(self, mpp: float) -> None:
         """Check that the slide is fine enough for a model.
@@ -230,7 +233,7 @@ class Slide:
         between pixels and OpenSlide interpolates; so such levels are read in blocks that are anchored to the level, and a
         pixel's value depends on its place alone.
         """
-        if float(self._handle.level_downsamples[level.index]).is_integer():
+        if level.openslide_downsample.is_integer():
             return self._decode_at(level, x, y, width, height)
         pixels = np.full((height, width, 3), 255, np.uint8)
         for top in range(y // _ANCHOR_PX * _ANCHOR_PX, y + height, _ANCHOR_PX):
@@ -249,8 +252,7 @@ class Slide:
         return pixels[top - y0 : bottom - y0, left - x0 : right - x0]
 
     def _decode_at(self, level: _Level, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
-        handle_downsample = self._handle.level_downsamples[level.index]
-        location_l0 = (round(x * handle_downsample), round(y * handle_downsample))
+        location_l0 = (round(x * level.openslide_downsample), round(y * level.openslide_downsample))
         try:
             rgba = np.asarray(self._handle.read_region(location_l0, level.index, (width, height)))
         except openslide.OpenSlideError as error:
