@@ -25,6 +25,7 @@ from hepamap.training.annotations import areas_by_meaning, read_annotations
 from hepamap.training.areas import labelled_areas
 from hepamap.training.cohort import CohortSlide
 from hepamap.training.masks import ShareMap, rasterise
+from hepamap.training.patches import labels_for_test
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +136,7 @@ def patch_labels(tumour_l0: BaseGeometry, annotated_l0: BaseGeometry, lattice: L
         ShareMap(rasterise(shapely.transform(area, model_px), width, height)).shares(x.ravel(), y.ravel(), grid.patch_m)
         for area in (tumour_l0, annotated_l0)
     )
-    labels = np.where(annotated > 0.5, tumour > 0.5, -1).astype(np.int8)
-    return labels.reshape(lattice.rows, lattice.columns)
+    return labels_for_test(tumour, annotated).reshape(lattice.rows, lattice.columns)
 
 
 def markdown_table(scores: Sequence[SlideScore]) -> str:
