@@ -27,7 +27,7 @@ def test_opening_again_changes_nothing(tmp_path: Path) -> None:
     open_database(path).dispose()
     open_database(path).dispose()
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0001",)]
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0004",)]
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
