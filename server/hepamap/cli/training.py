@@ -41,13 +41,16 @@ def dataset_build(
     train: Annotated[int, typer.Option(help="Training patches of each class.")] = 20_000,
     val: Annotated[int, typer.Option(help="Validation patches of each class.")] = 2_000,
     test: Annotated[int, typer.Option(help="Test patches of each class.")] = 2_000,
+    fields: Annotated[
+        int, typer.Option(min=0, help="Fields of each class for training: patches with real surroundings, for dense mode.")
+    ] = 0,
     seed: Annotated[int, typer.Option(help="The same seed draws the same patches.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier data set.")] = False,
 ) -> None:
     """Draw balanced patches from annotated slides by the paper's rules."""
     from hepamap.training.build import BuildProgress, DatasetSpec, build_dataset
 
-    spec = DatasetSpec(mpp=mpp, patch_m=patch, per_class={"train": train, "val": val, "test": test}, seed=seed)
+    spec = DatasetSpec(mpp=mpp, patch_m=patch, per_class={"train": train, "val": val, "test": test}, fields=fields, seed=seed)
     with progress_bar(out.name) as show:
 
         def tell(step: BuildProgress) -> None:

@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ from hepamap.training.dataset import (
     open_dataset,
 )
 from hepamap.training.errors import DatasetEmptyError
+from hepamap.training.field_sampling import choose_fields, fields_wanted, read_field
+from hepamap.training.fields import FIELD_COLUMNS, FIELD_FOLDER, FIELD_TABLE, MARGIN_M, UNIT_M, field_side_m, labels_path
 from hepamap.training.patches import NON_TUMOUR, TUMOUR
 from hepamap.training.sampling import Sampler, SlidePatches
 
@@ -49,6 +51,8 @@ class DatasetSpec:
     """Side of a patch, px: 64 (5X) or 128 (10X)."""
     per_class: dict[str, int]
     """Patches to draw of each class, by split; a split that is absent is not built."""
+    fields: int = 0
+    """Fields to draw of each class in training, an eighth of it in validation; 0 makes a data set without fields."""
     seed: int = 0
     classes: ClassMap = DEFAULT_CLASSES
 
@@ -129,6 +133,7 @@ class _Build:
         self._slides = slides
         self._folder = folder
         self._rows: list[dict[str, Any]] = []
+        self._fields: list[dict[str, Any]] = []
         self._notes: list[dict[str, Any]] = []
 
     def run(self, progress: Callable[[BuildProgress], None]) -> None:
@@ -140,6 +145,8 @@ class _Build:
             wanted = {label: self._share(number, label, areas) for label in CLASS_NAMES}
             self._draw(number, slide, area, wanted)
         self._balance(np.random.default_rng(self._spec.seed))
+        if self._spec.fields:
+            self._draw_fields(areas)
         self._write_tables()
 
     def _areas(self, row: CohortSlide) -> _Areas:
@@ -167,7 +174,7 @@ class _Build:
         with Slide.open(row.slide, mpp_override_um=row.mpp_override_um) as slide:
             found = sampler.sample(slide, areas.tumour_l0, areas.non_tumour_l0, wanted, test_rule=row.split == "test")
             fingerprint, pixel_size = slide.fingerprint, slide.pixel_size
-        shard = f"{number:04d}-{row.slide.stem}.npy"
+        shard = _shard_name(number, row)
         if found.patches:
             np.save(self._folder / SHARD_FOLDER / shard, np.stack(found.patches))
         self._rows += _rows_of(row, shard, found)
@@ -204,11 +211,32 @@ class _Build:
             if path.name not in listed:
                 path.unlink()
 
+    def _draw_fields(self, areas: list[_Areas]) -> None:
+        """Read some of the kept patches again, with their surroundings."""
+        (self._folder / FIELD_FOLDER).mkdir()
+        chosen = choose_fields(self._rows, fields_wanted(self._spec.fields), self._spec.seed)
+        for number, (row, area) in enumerate(zip(self._slides, areas, strict=True)):
+            of_slide = [patch for patch in chosen if patch["shard"] == _shard_name(number, row)]
+            if of_slide:
+                self._draw_fields_of(row, area, of_slide)
+
+    def _draw_fields_of(self, row: CohortSlide, areas: _Areas, patches: Sequence[Mapping[str, Any]]) -> None:
+        sampler = Sampler(self._spec.mpp, self._spec.patch_m, self._spec.seed)
+        with Slide.open(row.slide, mpp_override_um=row.mpp_override_um) as slide:
+            areas_m = sampler.areas_m(slide, areas.tumour_l0, areas.non_tumour_l0)
+            fields = [read_field(slide, sampler, areas_m, patch) for patch in patches]
+        path = self._folder / FIELD_FOLDER / patches[0]["shard"]
+        np.save(path, np.stack([pixels for pixels, _, _ in fields]))
+        np.save(labels_path(path), np.stack([labels for _, labels, _ in fields]))
+        for number, (patch, (_, _, place)) in enumerate(zip(patches, fields, strict=True)):
+            same = {key: patch[key] for key in ("split", "shard", "label", "slide", "group")}
+            sides = {"side_x_l0": round(place.width, 4), "side_y_l0": round(place.height, 4)}
+            self._fields.append({**same, "row": number, "x_l0": round(place.x, 4), "y_l0": round(place.y, 4), **sides})
+
     def _write_tables(self) -> None:
-        with (self._folder / TABLE_NAME).open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self._rows)
+        _write_table(self._folder / TABLE_NAME, COLUMNS, self._rows)
+        if self._spec.fields:
+            _write_table(self._folder / FIELD_TABLE, FIELD_COLUMNS, self._fields)
         spec = asdict(self._spec)
         classes = {key: sorted(names) for key, names in spec.pop("classes").items()}
         manifest = {
@@ -219,14 +247,37 @@ class _Build:
             "seed": spec["seed"],
             "asked_per_class": spec["per_class"],
             "patches_per_class": {split: self._count(split) for split in self._spec.per_class},
+            **self._fields_note(),
             "classes": classes,
             "slides": self._notes,
         }
         text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
         (self._folder / MANIFEST_NAME).write_text(text, encoding="utf-8")
 
+    def _fields_note(self) -> dict[str, Any]:
+        if not self._spec.fields:
+            return {}
+        counts = {
+            split: sum(row["split"] == split and row["label"] == TUMOUR for row in self._fields)
+            for split in fields_wanted(self._spec.fields)
+        }
+        side = field_side_m(self._spec.patch_m)
+        return {"fields": {"side": side, "margin": MARGIN_M, "label_distance": UNIT_M, "fields_per_class": counts}}
+
     def _count(self, split: str) -> int:
         return sum(row["split"] == split and row["label"] == TUMOUR for row in self._rows)
+
+
+def _shard_name(number: int, row: CohortSlide) -> str:
+    """Slides of different folders may have one name; their numbers differ."""
+    return f"{number:04d}-{row.slide.stem}.npy"
+
+
+def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _areas_on(slide: Slide, row: CohortSlide, classes: ClassMap) -> _Areas:

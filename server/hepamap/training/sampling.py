@@ -93,7 +93,7 @@ class Sampler:
             seed give the same patches, whatever else is in the data set.
         """
         slide.require_resolution(self.mpp)
-        areas_m = {TUMOUR: self._to_m(slide, tumour_l0), NON_TUMOUR: self._to_m(slide, non_tumour_l0)}
+        areas_m = self.areas_m(slide, tumour_l0, non_tumour_l0)
         rng = np.random.default_rng([self.seed, zlib.crc32(slide.path.name.encode())])
         found = SlidePatches()
         for label, area_m in areas_m.items():
@@ -107,9 +107,12 @@ class Sampler:
         """The slide at the resolution of the patches."""
         return Grid(self.mpp, self.patch_m, self.patch_m, slide.pixel_size)
 
-    def _to_m(self, slide: Slide, area_l0: BaseGeometry) -> BaseGeometry:
+    def areas_m(self, slide: Slide, tumour_l0: BaseGeometry, non_tumour_l0: BaseGeometry) -> dict[int, BaseGeometry]:
+        """The areas of a slide by label, model px."""
         grid = self.grid(slide)
-        return shapely.transform(area_l0, lambda xy: np.asarray(xy / [grid.scale_x, grid.scale_y]))
+        scale = [grid.scale_x, grid.scale_y]
+        of_label = {TUMOUR: tumour_l0, NON_TUMOUR: non_tumour_l0}
+        return {label: shapely.transform(area, lambda xy: np.asarray(xy / scale)) for label, area in of_label.items()}
 
     def _windows(self, area_m: BaseGeometry, wanted: int, rng: np.random.Generator) -> Iterator[Point]:
         """Corners of windows in whole model px, placed at random over points of the area; a bounded number."""
@@ -135,7 +138,7 @@ class Sampler:
         pixels = slide.read_region(grid.l0_from_m(Region(corner_m.x, corner_m.y, side, side)), self.mpp)
         found.windows_read += 1
         x, y = rng.integers(0, side - self.patch_m + 1, (2, _DRAWN_PER_WINDOW))
-        labels, tumour_share = self._labels(pixels, corner_m, areas_m, (x, y), test_rule)
+        labels, tumour_share = self.labels(pixels, corner_m, areas_m, (x, y), test_rule=test_rule)
         kept: list[int] = []
         kept_of = {TUMOUR: 0, NON_TUMOUR: 0}
         for i in np.flatnonzero(labels != NO_LABEL).tolist():
@@ -154,15 +157,27 @@ class Sampler:
             found.patches.append(patch.copy())
             found.records.append(PatchRecord(place.x, place.y, place.width, place.height, label, float(tumour_share[i]), focus))
 
-    def _labels(
+    def labels(
         self,
         pixels: NDArray[np.uint8],
         corner_m: Point,
         areas_m: dict[int, BaseGeometry],
         corners: tuple[NDArray[np.intp], NDArray[np.intp]],
-        test_rule: bool,
+        *,
+        test_rule: bool = False,
     ) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
-        """Labels of drawn patches (NO_LABEL on background), and their tumour shares; both (n,)."""
+        """Labels of patches in a window that was read (NO_LABEL on background), and their tumour shares.
+
+        Args:
+            pixels: the window, (H, W, 3).
+            corner_m: its corner on the slide, whole model px.
+            areas_m: as of `areas_m`.
+            corners: x and y of the patches in the window, each (n,).
+            test_rule: as of `sample`.
+
+        Returns:
+            Labels (n,) and tumour shares (n,).
+        """
         height, width = pixels.shape[:2]
 
         def shares(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
