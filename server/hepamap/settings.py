@@ -37,6 +37,10 @@ class Settings(BaseSettings):
     slide_roots: Annotated[tuple[Path, ...], NoDecode] = ()
     """Folders from which slides may be analysed by path, separated as in PATH, or as a JSON list; none: uploads only."""
 
+    path_mappings: dict[str, Path] = Field(default_factory=dict)
+    r"""What clients call the slide folders, as a JSON object of prefix and folder of this server, such as
+    {"S:\\slides": "/data/slides", "smb://nas/slides": "/data/slides"}; the longest prefix that fits counts."""
+
     host: str = "127.0.0.1"
     """Address that the server listens on. There is no login yet: an address of a network opens it to that network."""
     port: int = Field(default=8000, ge=0, le=65535)
@@ -78,6 +82,11 @@ class Settings(BaseSettings):
     @classmethod
     def _resolve_roots(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
         return tuple(root.expanduser().resolve() for root in value)
+
+    @field_validator("path_mappings")
+    @classmethod
+    def _resolve_mappings(cls, value: dict[str, Path]) -> dict[str, Path]:
+        return {prefix: folder.expanduser().resolve() for prefix, folder in value.items()}
 
     @field_validator("data_dir", "models_dir")
     @classmethod

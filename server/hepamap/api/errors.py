@@ -71,6 +71,11 @@ class SlideNotAllowedError(ApiError):
 
     code = "slide_not_allowed"
 
+    def __init__(self, message: str, *, cure: str, reason: str = "outside_roots") -> None:
+        super().__init__(message, cure=cure)
+        self.reason = reason
+        """`outside_roots`, or `path_not_mapped` where a prefix of the client's means no folder here."""
+
 
 class AnalysisNotFoundError(ApiError):
     """There is no analysis of that id."""

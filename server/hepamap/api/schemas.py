@@ -16,28 +16,33 @@ FrameName = Literal["level0", "bounds"]
 _POLYGON: dict[str, Any] = {"type": "Polygon", "coordinates": [[[0, 0], [9000, 0], [9000, 9000], [0, 9000], [0, 0]]]}
 
 
-class _Request(BaseModel):
+class RequestBody(BaseModel):
+    """Base of what clients send."""
+
     # A misspelt name must not silently leave a default in force.
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class _Answer(BaseModel):
+class Answer(BaseModel):
+    """Base of what they get."""
+
     model_config = ConfigDict(frozen=True)
 
 
-class SlideReference(_Request):
+class SlideReference(RequestBody):
     """Which slide."""
 
     path: str | None = Field(
         default=None,
         min_length=1,
         max_length=4096,
-        description="Path of the slide on the server, inside one of its slide folders. Left out where a file is uploaded.",
+        description="Path of the slide, inside one of the server's slide folders: as the server sees it, or by a prefix that "
+        "it maps. Left out where a file is uploaded.",
         examples=["/slides/case-17.ndpi"],
     )
 
 
-class ClientView(_Request):
+class ClientView(RequestBody):
     """The slide as the client's viewer shows it: chooses the frame, and keeps contours off the wrong slide."""
 
     width: int = Field(gt=0, description="Width of the image, px.", examples=[10439])
@@ -50,7 +55,7 @@ class ClientView(_Request):
     )
 
 
-class Identity(_Request):
+class Identity(RequestBody):
     """Whose slide it is, by the sender's own names; given back unchanged, used for nothing and never logged."""
 
     accession: IdentityText | None = Field(default=None, description="Case or accession number.", examples=["S26-1234"])
@@ -61,7 +66,7 @@ class Identity(_Request):
     )
 
 
-class AnalysisRequest(_Request):
+class AnalysisRequest(RequestBody):
     """What to analyse, and how; only the slide is required."""
 
     model_config = ConfigDict(
@@ -121,7 +126,7 @@ class AnalysisRequest(_Request):
     )
 
 
-class ProgressAnswer(_Answer):
+class ProgressAnswer(Answer):
     """How far an analysis is."""
 
     done: int = Field(description="Units done in this stage.", examples=[1200])
@@ -133,7 +138,7 @@ class ProgressAnswer(_Answer):
     )
 
 
-class FrameAnswer(_Answer):
+class FrameAnswer(Answer):
     """The frame that contours come in: the client's."""
 
     name: FrameName = Field(
@@ -145,7 +150,7 @@ class FrameAnswer(_Answer):
     offset_y: float = Field(description="What was subtracted from level-0 y, px.", examples=[0])
 
 
-class WarningAnswer(_Answer):
+class WarningAnswer(Answer):
     """A reason to look twice at a result."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -154,7 +159,7 @@ class WarningAnswer(_Answer):
     message: str = Field(description="A sentence for a person.", examples=["No tissue was found on the slide."])
 
 
-class FailureAnswer(_Answer):
+class FailureAnswer(Answer):
     """Why an analysis failed."""
 
     code: str = Field(description="Stable name, for programs.", examples=["slide_damaged"])
@@ -162,7 +167,7 @@ class FailureAnswer(_Answer):
     cure: str = Field(description="What the person can do.", examples=["Copy the slide from the scanner again."])
 
 
-class LinksAnswer(_Answer):
+class LinksAnswer(Answer):
     """Where to go from here; paths on this server."""
 
     self: str = Field(description="This analysis.", examples=["/api/v1/analyses/5f0…"])
@@ -172,7 +177,7 @@ class LinksAnswer(_Answer):
     )
 
 
-class AnalysisAnswer(_Answer):
+class AnalysisAnswer(Answer):
     """One analysis as it stands."""
 
     id: str = Field(description="Its id.", examples=["5f0c2b0e-6a55-4c0a-9d0b-0f0f5f3f9a11"])
@@ -199,7 +204,7 @@ class AnalysisAnswer(_Answer):
     notice: str = Field(default=RESEARCH_USE_ONLY, description="What results may be used for.")
 
 
-class AnalysisList(_Answer):
+class AnalysisList(Answer):
     """Analyses, newest first."""
 
     items: list[AnalysisAnswer] = Field(description="The analyses of this page; `request.region` is left out.")
@@ -207,7 +212,7 @@ class AnalysisList(_Answer):
     notice: str = Field(default=RESEARCH_USE_ONLY, description="What results may be used for.")
 
 
-class ModelAnswer(_Answer):
+class ModelAnswer(Answer):
     """An installed model pack."""
 
     id: str = Field(description="Name.", examples=["hcc-10x"])
@@ -221,27 +226,27 @@ class ModelAnswer(_Answer):
     notice: str = Field(default=RESEARCH_USE_ONLY, description="What results may be used for.")
 
 
-class ModelList(_Answer):
+class ModelList(Answer):
     """The installed model packs."""
 
     items: list[ModelAnswer] = Field(description="By id, newest version first.")
     notice: str = Field(default=RESEARCH_USE_ONLY, description="What results may be used for.")
 
 
-class LiveAnswer(_Answer):
+class LiveAnswer(Answer):
     """The process answers."""
 
     status: Literal["ok"] = Field(default="ok", description="Always `ok`.")
 
 
-class CheckAnswer(_Answer):
+class CheckAnswer(Answer):
     """One thing that the server needs."""
 
     ok: bool = Field(description="Whether it is as it should be.", examples=[True])
     detail: str = Field(description="What was found, for a person.", examples=["one worker process, last seen 0.4 s ago"])
 
 
-class ReadyAnswer(_Answer):
+class ReadyAnswer(Answer):
     """Whether an analysis that is asked for now would be done."""
 
     status: Literal["ready", "not_ready"] = Field(description="`ready` where every check is ok.", examples=["ready"])
@@ -249,7 +254,7 @@ class ReadyAnswer(_Answer):
     notice: str = Field(default=RESEARCH_USE_ONLY, description="What results may be used for.")
 
 
-class VersionAnswer(_Answer):
+class VersionAnswer(Answer):
     """Which software answers."""
 
     name: Literal["hepamap"] = Field(default="hepamap", description="The software.")
@@ -258,14 +263,14 @@ class VersionAnswer(_Answer):
     notice: str = Field(default=RESEARCH_USE_ONLY, description="What results may be used for.")
 
 
-class ProblemField(_Answer):
+class ProblemField(Answer):
     """One member of a request that is not as it should be."""
 
     field: str = Field(description="Where it is.", examples=["body.threshold"])
     message: str = Field(description="What is wrong with it.", examples=["Input should be a valid number"])
 
 
-class Problem(_Answer):
+class Problem(Answer):
     """A problem document (RFC 9457)."""
 
     type: str = Field(description="The code as a URN.", examples=["urn:hepamap:problem:slide_not_found"])

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from hepamap.api.slide_paths import SlideFolders
 from hepamap.api.uploads import UploadLimits
 from hepamap.jobs.store import JobStore
 from hepamap.settings import Settings
@@ -18,6 +19,11 @@ class Services:
 
     settings: Settings
     store: JobStore
+
+    @property
+    def slide_folders(self) -> SlideFolders:
+        """Which files a client may name."""
+        return SlideFolders(self.settings.slide_roots, self.settings.path_mappings)
 
     @property
     def upload_limits(self) -> UploadLimits:

@@ -9,7 +9,6 @@ from pydantic import ValidationError
 from hepamap.api.errors import RequestInvalidError, parse_invalid
 from hepamap.api.schemas import AnalysisRequest
 from hepamap.api.services import Services
-from hepamap.api.slide_paths import allowed_slide
 from hepamap.api.uploads import Received
 from hepamap.detection import ClientView, DetectionRequest, check_request
 from hepamap.errors import HepamapError
@@ -66,7 +65,7 @@ def _submit(received: Received, services: Services) -> Job:
 def _slide_path(request: AnalysisRequest, uploaded: Path | None, services: Services) -> Path:
     path = request.slide.path
     if path is not None and uploaded is None:
-        return allowed_slide(path, services.settings.slide_roots)
+        return services.slide_folders.find(path)
     if path is None and uploaded is not None:
         return uploaded
     wrong = "names no slide" if path is None else "names a slide on the server and uploads another one"
