@@ -47,8 +47,8 @@ evaluate: install  ## Print the table of the README: held-out synthetic slides a
 
 packs: install  ## Train the two packs that ship, from synthetic slides (about an hour on two cores).
 	$(BIN)/hepamap dataset phantoms build/cohort --preset training
-	$(BIN)/hepamap dataset build build/cohort/cohort.csv --out build/patches-5x --mpp 1.84 --patch 64 --train 16000 --val 1500 --test 1500
-	$(BIN)/hepamap dataset build build/cohort/cohort.csv --out build/patches-10x --mpp 0.92 --patch 128 --train 8000 --val 1000 --test 1000
+	$(BIN)/hepamap dataset build build/cohort/cohort.csv --out build/patches-5x --mpp 1.84 --patch 64 --train 16000 --val 1500 --test 1500 --fields 1500
+	$(BIN)/hepamap dataset build build/cohort/cohort.csv --out build/patches-10x --mpp 0.92 --patch 128 --train 8000 --val 1000 --test 1000 --fields 1000
 	$(BIN)/hepamap train models/recipes/hcc-5x.toml build/patches-5x --run build/run-5x --models-dir build/packs
 	$(BIN)/hepamap train models/recipes/hcc-10x.toml build/patches-10x --run build/run-10x --models-dir build/packs
 

@@ -32,8 +32,9 @@ def test_shipped_recipes_are_valid_and_explain_themselves(path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("batch_size = 32", "batchsize = 32", r"training\.batch_size"),
+        ("batch_size = 16", "batchsize = 16", r"training\.batch_size"),
         ("[augmentation]", "[augmentation]\nzoom = 2", r"augmentation\.zoom: Extra"),
+        ("weight = 1.0", "wieght = 1.0", r"fields\.wieght: Extra"),
         ("learning_rate = ", "learning_rate = -", r"training\.learning_rate"),
         ('initialise = "lsuv"', 'initialise = "he"', "must be lsuv"),
         ('initialise = "lsuv"', 'initialise = "pack:"', "must be lsuv"),

@@ -286,7 +286,7 @@ def test_time_counts_where_it_is_further_than_the_steps() -> None:
 def test_plateau_is_the_papers_schedule() -> None:
     from hepamap.training.callbacks import TimeKeeper, schedule_callbacks
 
-    callbacks = schedule_callbacks(ScheduleSection(kind="plateau"), 1e-3, TimeKeeper(1, 1, None))
+    callbacks = schedule_callbacks(ScheduleSection(kind="plateau"), 1e-3, TimeKeeper(1, 1, None), "val_accuracy")
     plateau, stop = callbacks[1:]
     assert (plateau.factor, plateau.patience, plateau.min_delta, plateau.cooldown) == (0.1, 8, 2e-4, 3)
     assert (stop.patience, abs(stop.min_delta), stop.monitor) == (15, 5e-4, "val_accuracy")

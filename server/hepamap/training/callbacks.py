@@ -91,10 +91,11 @@ class CosineRate(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 class KeepBest(keras.callbacks.Callback):  # type: ignore[misc]
-    """Keeps the weights of the best validation loss, in memory and as a file (float32 npz)."""
+    """Keeps a network's weights of the best validation loss, in memory and as a file (float32 npz)."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, network: keras.Model, path: Path) -> None:
         super().__init__()
+        self._network = network
         self._path = path
         self.val_loss = math.inf
         self.epoch = 0
@@ -105,7 +106,7 @@ class KeepBest(keras.callbacks.Callback):  # type: ignore[misc]
         val_loss = float((logs or {})["val_loss"])
         if val_loss < self.val_loss:
             self.val_loss, self.epoch = val_loss, epoch + 1
-            self.weights = read_weights(self.model)
+            self.weights = read_weights(self._network)
             partial = self._path.with_suffix(".partial.npz")
             np.savez(partial, **self.weights)  # type: ignore[arg-type]  # its stub takes allow_pickle for one of them
             partial.replace(self._path)
@@ -126,9 +127,9 @@ class StopOnNaN(keras.callbacks.Callback):  # type: ignore[misc]
 class Report(keras.callbacks.Callback):  # type: ignore[misc]
     """Tells the caller how far the training is, after every step."""
 
-    def __init__(self, epochs: int, steps: int, keeper: TimeKeeper, tell: Callable[[TrainProgress], None]) -> None:
+    def __init__(self, epochs: int, steps: int, keeper: TimeKeeper, accuracy: str, tell: Callable[[TrainProgress], None]) -> None:
         super().__init__()
-        self._epochs, self._steps, self._keeper, self._tell = epochs, steps, keeper, tell
+        self._epochs, self._steps, self._keeper, self._accuracy, self._tell = epochs, steps, keeper, accuracy, tell
         self._epoch = 0
         self._last: dict[str, Any] = {}
 
@@ -146,7 +147,7 @@ class Report(keras.callbacks.Callback):  # type: ignore[misc]
         self._say(batch + 1, logs or {})
 
     def _say(self, step: int, logs: dict[str, Any]) -> None:
-        val_loss, val_accuracy = self._last.get("val_loss"), self._last.get("val_accuracy")
+        val_loss, val_accuracy = self._last.get("val_loss"), self._last.get(self._accuracy)
         self._tell(
             TrainProgress(
                 epoch=self._epoch,
@@ -162,14 +163,16 @@ class Report(keras.callbacks.Callback):  # type: ignore[misc]
         )
 
 
-def schedule_callbacks(schedule: ScheduleSection, learning_rate: float, keeper: TimeKeeper) -> list[keras.callbacks.Callback]:
-    """The callbacks of a recipe's schedule."""
+def schedule_callbacks(
+    schedule: ScheduleSection, learning_rate: float, keeper: TimeKeeper, accuracy: str
+) -> list[keras.callbacks.Callback]:
+    """The callbacks of a recipe's schedule; `accuracy` is the name of the validation accuracy in Keras' logs."""
     is_cosine = schedule.kind == "cosine"
     callbacks: list[keras.callbacks.Callback] = [CosineRate(learning_rate, schedule.warm_up_steps, keeper, falling=is_cosine)]
     if not is_cosine:
         callbacks.append(
             keras.callbacks.ReduceLROnPlateau(
-                monitor="val_accuracy",
+                monitor=accuracy,
                 mode="max",
                 factor=schedule.factor,
                 patience=schedule.patience,
@@ -180,7 +183,7 @@ def schedule_callbacks(schedule: ScheduleSection, learning_rate: float, keeper: 
     if schedule.stop_patience is not None:
         callbacks.append(
             keras.callbacks.EarlyStopping(
-                monitor="val_accuracy", mode="max", patience=schedule.stop_patience, min_delta=schedule.stop_min_delta
+                monitor=accuracy, mode="max", patience=schedule.stop_patience, min_delta=schedule.stop_min_delta
             )
         )
     return callbacks

@@ -8,7 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from hepamap.networks.registry import check_network
+from hepamap.networks.dense import can_be_dense
+from hepamap.networks.registry import HEADS, check_network
 from hepamap.training.errors import RecipeInvalidError
 
 
@@ -69,8 +70,16 @@ class TrainingSection(_Strict):
     seed: int = Field(default=0, ge=0)
 
 
+class FieldsSection(_Strict):
+    """Training on fields too, so that the network is right in dense mode; absent: on patches alone."""
+
+    per_step: int = Field(ge=1, le=1024, description="Fields in each step, beside its patches.")
+    weight: float = Field(default=1.0, gt=0, le=100, description="Of the fields' loss against that of the patches.")
+    validation: int | None = Field(default=None, ge=2, description="How many are drawn for validation; all if absent.")
+
+
 class AugmentationSection(_Strict):
-    """Random changes of each training patch."""
+    """Random changes of each training patch and field."""
 
     flips: bool = Field(default=True, description="Mirror along x and y.")
     rotations: bool = Field(default=True, description="Turn by 90, 180, 270 degrees.")
@@ -101,6 +110,7 @@ class Recipe(_Strict):
     pack: PackSection
     network: NetworkSection
     training: TrainingSection
+    fields: FieldsSection | None = None
     augmentation: AugmentationSection = AugmentationSection()
     schedule: ScheduleSection
 
@@ -110,6 +120,12 @@ class Recipe(_Strict):
             raise ValueError("pack.default_stride must be one of pack.strides")
         if any(stride < 1 or stride > self.network.patch for stride in self.pack.strides):
             raise ValueError("a stride must be at least 1 and at most the patch side")
+        return self
+
+    @model_validator(mode="after")
+    def _head_fits_fields(self) -> Recipe:
+        if self.fields is not None and self.network.head in HEADS and not can_be_dense(self.network.head):
+            raise ValueError(f"fields need a network with a dense mode, and the head {self.network.head} has none; GAP has")
         return self
 
 

@@ -18,6 +18,7 @@ from hepamap.model_pack import InputSpec, ManifestBody, ModelPack, NetworkSpec, 
 from hepamap.networks import build_network, read_weights, set_weights
 from hepamap.training.dataset import Dataset, PatchSet, combine, open_dataset
 from hepamap.training.errors import DatasetEmptyError
+from hepamap.training.fields import FieldSet, combine_fields, field_side_m
 from hepamap.training.metrics import operating_points, operating_thresholds, patch_metrics
 from hepamap.training.model_card import INTENDED_USE, model_card
 from hepamap.training.recipe import Recipe, read_recipe
@@ -25,6 +26,7 @@ from hepamap.training.recipe import Recipe, read_recipe
 if TYPE_CHECKING:
     import keras
 
+    from hepamap.training.batches import PlainBatches, TrainingBatches
     from hepamap.training.callbacks import TrainProgress
 
 Weights = dict[str, NDArray[Any]]
@@ -71,12 +73,14 @@ def train(
     recipe = read_recipe(recipe_path)
     pack_dir = models_dir / recipe.pack.id / recipe.pack.version
     datasets = [open_dataset(folder) for folder in dataset_dirs]
-    splits = combine(datasets, recipe.network.mpp, recipe.network.patch)
+    splits, fields = combine(datasets, recipe.network.mpp, recipe.network.patch), combine_fields(datasets)
     _check_splits(splits)
+    if recipe.fields is not None:
+        _check_fields(fields)
     _prepare(run_dir, pack_dir, overwrite)
     shutil.copyfile(recipe_path, run_dir / RECIPE_NAME)
 
-    weights, history = fit(recipe, splits, run_dir, models_dir, progress)
+    weights, history = fit(recipe, splits, fields, run_dir, models_dir, progress)
     metrics, thresholds, judged = _evaluate(recipe, weights, splits)
     body = _manifest(recipe, datasets, history, metrics, operating_points(thresholds, *judged))
     pack = write_pack(pack_dir, body, weights, model_card(body, recipe.pack.origin))
@@ -88,6 +92,7 @@ def train(
 def fit(
     recipe: Recipe,
     splits: dict[str, PatchSet],
+    fields: dict[str, FieldSet],
     run_dir: Path,
     models_dir: Path,
     progress: Callable[[TrainProgress], None],
@@ -96,27 +101,27 @@ def fit(
     import keras
 
     from hepamap.training import callbacks
-    from hepamap.training.batches import PlainBatches, TrainingBatches, subset
+    from hepamap.training.forms import accuracy_of, training_model
 
     options = recipe.training
     keras.utils.set_random_seed(options.seed)
-    model = starting_model(recipe, splits["train"], models_dir)
-    batches = TrainingBatches(splits["train"], options.batch_size, options.steps_per_epoch, recipe.augmentation, options.seed)
-    chosen = subset(splits["val"], options.validation_patches, options.seed)
+    network = starting_model(recipe, splits["train"], models_dir)
+    model = training_model(network, recipe, field_side_m(recipe.network.patch))
+    batches, validation = _batches(recipe, splits, fields)
     keeper = callbacks.TimeKeeper(options.epochs, len(batches), options.minutes)
-    best = callbacks.KeepBest(run_dir / BEST_NAME)
+    best = callbacks.KeepBest(network, run_dir / BEST_NAME)
     log = model.fit(
         batches,
-        validation_data=PlainBatches(splits["val"], chosen, options.batch_size),
+        validation_data=validation,
         epochs=options.epochs,
         shuffle=False,  # the batches are random already; keras would only spoil their seed
         verbose=0,
         callbacks=[
-            *callbacks.schedule_callbacks(recipe.schedule, options.learning_rate, keeper),
+            *callbacks.schedule_callbacks(recipe.schedule, options.learning_rate, keeper, accuracy_of(recipe)),
             callbacks.StopOnNaN(),
             best,
             keras.callbacks.CSVLogger(str(run_dir / LOG_NAME)),
-            callbacks.Report(options.epochs, len(batches), keeper, progress),
+            callbacks.Report(options.epochs, len(batches), keeper, accuracy_of(recipe), progress),
             keeper,
         ],
     )
@@ -133,8 +138,37 @@ def fit(
     return best.weights, history
 
 
+def _batches(recipe: Recipe, splits: dict[str, PatchSet], fields: dict[str, FieldSet]) -> tuple[TrainingBatches, PlainBatches]:
+    """Batches for training and for validation; with fields, where the recipe has them."""
+    from hepamap.training.batches import FieldBatches, PlainBatches, TrainingBatches, some_fields, subset
+
+    options, wanted = recipe.training, recipe.fields
+
+    def with_fields(split: str, count: int | None) -> FieldBatches | None:
+        if wanted is None:
+            return None
+        return FieldBatches(fields[split], some_fields(fields[split], count, options.seed), wanted.per_step)
+
+    return (
+        TrainingBatches(
+            splits["train"],
+            options.batch_size,
+            options.steps_per_epoch,
+            recipe.augmentation,
+            options.seed,
+            fields=with_fields("train", None),
+        ),
+        PlainBatches(
+            splits["val"],
+            subset(splits["val"], options.validation_patches, options.seed),
+            options.batch_size,
+            fields=with_fields("val", wanted.validation if wanted else None),
+        ),
+    )
+
+
 def starting_model(recipe: Recipe, patches: PatchSet, models_dir: Path) -> keras.Model:
-    """The network with its first weights, compiled in the recipe's precision."""
+    """The network with its first weights, in the recipe's precision."""
     import keras
 
     from hepamap.training.batches import scaled, subset
@@ -149,14 +183,6 @@ def starting_model(recipe: Recipe, patches: PatchSet, models_dir: Path) -> keras
     for layer in model.layers:
         if isinstance(layer, keras.layers.Dropout):
             layer.rate *= options.dropout
-    limits = {} if options.clip_norm is None else {"global_clipnorm": options.clip_norm}
-    optimiser = (
-        keras.optimizers.SGD(options.learning_rate, momentum=options.momentum, **limits)
-        if options.optimiser == "sgd"
-        else keras.optimizers.Adam(options.learning_rate, **limits)
-    )
-    # XLA ("auto" turns it on) was measured to be slower on CPUs, and twice as slow in bfloat16.
-    model.compile(optimizer=optimiser, loss="categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
     return model
 
 
@@ -178,6 +204,15 @@ def _check_splits(splits: dict[str, PatchSet]) -> None:
             raise DatasetEmptyError(
                 f"The data sets have no “{name}” split with patches of both classes.",
                 cure="Add slides of that split to the cohort table and build the data set again.",
+            )
+
+
+def _check_fields(fields: dict[str, FieldSet]) -> None:
+    for name, of_split in fields.items():
+        if not len(of_split):
+            raise DatasetEmptyError(
+                f"The recipe trains on fields, but the data sets have none in the split “{name}”.",
+                cure="Build a data set with `hepamap dataset build … --fields N`, or remove [fields] from the recipe.",
             )
 
 
