@@ -51,6 +51,12 @@ class Settings(BaseSettings):
     """Largest JSON request, bytes; a region traced by hand has some hundred kilobytes."""
     min_free_bytes: int = Field(default=1024**3, ge=0)
     """Space that must stay free in data_dir, bytes; below it the server is not ready and takes no uploads."""
+    upload_quota_bytes: int = Field(default=0, ge=0)
+    """The most that all uploaded slides together may have, bytes; 0: as much as the disk has room for."""
+    upload_expires_h: float = Field(default=24.0, gt=0, le=24)
+    """How long a resumable upload is kept after its last byte unless an analysis uses it, hours; a day at most."""
+    upload_silence_s: float = Field(default=60.0, gt=0)
+    """How long the server waits for the next bytes of a resumable upload before it takes the client for gone, seconds."""
 
     embedded_worker: bool = True
     """Whether the server starts and supervises one worker process of its own."""

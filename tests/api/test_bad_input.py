@@ -21,10 +21,12 @@ BOW_TIE = [[0, 0], [500, 500], [500, 0], [0, 500], [0, 0]]
 TISSUE = np.full((600, 600, 3), 150, np.uint8)
 
 
-def check_problem(response: Any, status: int, code: str) -> Any:
+def check_problem(response: Any, status: int, code: str, *, body: bool = True) -> Any:
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     assert response.headers["x-notice"] == RESEARCH_USE_ONLY
+    if not body:
+        return None
     problem = response.json()
     assert set(problem) >= MEMBERS
     assert (problem["status"], problem["code"]) == (status, code)

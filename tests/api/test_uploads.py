@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hepamap.api.app import create_app
-from hepamap.api.uploads import remove_strays, safe_name
+from hepamap.api.file_names import safe_name
+from hepamap.api.uploads import remove_strays
 from hepamap.settings import Settings
 from tests.api.conftest import services_of, work
 from tests.api.test_bad_input import check_problem

@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 import hepamap
 from hepamap.api.errors import install_handlers
 from hepamap.api.middleware import RequestFrame
-from hepamap.api.routes import analyses, health, models, results, slides
+from hepamap.api.routes import analyses, health, models, results, slides, uploads
 from hepamap.api.schemas import AnalysisRequest, Problem
 from hepamap.api.services import Services
 from hepamap.api.uploads import remove_strays
@@ -73,7 +73,7 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] = WORKER_COM
     install_handlers(app)
     app.add_middleware(RequestFrame)
     versioned = APIRouter(prefix=API_PREFIX)
-    for router in (analyses.router, results.router, slides.router, models.router):
+    for router in (analyses.router, results.router, slides.router, uploads.router, models.router):
         versioned.include_router(router)
     app.include_router(versioned)
     app.include_router(health.router)

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from hepamap import errors
+from hepamap.api.upload_errors import CHECKSUM_MISMATCH, UPLOAD_STATUS
 from hepamap.jobs.errors import JobStoreError
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -89,7 +90,7 @@ class AnalysisNotFinishedError(ApiError):
     code = "analysis_not_finished"
 
 
-STATUS: Mapping[type[errors.HepamapError], HTTPStatus] = MappingProxyType(
+STATUS: Mapping[type[errors.HepamapError], int] = MappingProxyType(
     {
         errors.HepamapError: HTTPStatus.INTERNAL_SERVER_ERROR,
         errors.SlideError: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -109,6 +110,7 @@ STATUS: Mapping[type[errors.HepamapError], HTTPStatus] = MappingProxyType(
         RequestInvalidError: HTTPStatus.UNPROCESSABLE_ENTITY,
         UnsupportedMediaTypeError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         RequestTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        **UPLOAD_STATUS,
         SlideNotAllowedError: HTTPStatus.FORBIDDEN,
         AnalysisNotFoundError: HTTPStatus.NOT_FOUND,
         AnalysisNotFinishedError: HTTPStatus.CONFLICT,
@@ -125,13 +127,13 @@ _HTTP_PROBLEMS = {
 }
 
 
-def status_of(kind: type[errors.HepamapError]) -> HTTPStatus:
+def status_of(kind: type[errors.HepamapError]) -> int:
     """The status of a class: its own, or that of the nearest class above it."""
     return next(STATUS[ancestor] for ancestor in kind.__mro__ if ancestor in STATUS)
 
 
 def problem(
-    status: HTTPStatus,
+    status: int,
     *,
     code: str,
     detail: str,
@@ -153,8 +155,8 @@ def problem(
     """
     body = {
         "type": f"urn:hepamap:problem:{code}",
-        "title": status.phrase,
-        "status": status.value,
+        "title": "Checksum Mismatch" if status == CHECKSUM_MISMATCH else HTTPStatus(status).phrase,
+        "status": int(status),
         "detail": detail,
         "code": code,
         "cure": cure,
@@ -178,7 +180,7 @@ def internal_error(instance: str, request_id: str) -> JSONResponse:
 
 def install_handlers(app: FastAPI) -> None:
     """Have every failure of an endpoint answered by a problem document."""
-    app.add_exception_handler(errors.HepamapError, _answer_foreseen)
+    app.add_exception_handler(errors.HepamapError, answer_foreseen)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(HTTPException, _answer_http)
 
@@ -188,7 +190,8 @@ def parse_invalid(error: ValidationError) -> RequestInvalidError:
     return RequestInvalidError.of(error.errors(include_url=False, include_context=False, include_input=False))
 
 
-def _answer_foreseen(request: Request, error: Exception) -> JSONResponse:
+def answer_foreseen(request: Request, error: Exception) -> JSONResponse:
+    """The problem document of a failure."""
     assert isinstance(error, errors.HepamapError)
     status = status_of(type(error))
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -206,7 +209,7 @@ def _answer_foreseen(request: Request, error: Exception) -> JSONResponse:
 
 def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return _answer_foreseen(request, RequestInvalidError.of(error.errors()))
+    return answer_foreseen(request, RequestInvalidError.of(error.errors()))
 
 
 def _answer_http(request: Request, error: Exception) -> JSONResponse:

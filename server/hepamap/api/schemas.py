@@ -40,6 +40,13 @@ class SlideReference(RequestBody):
         "it maps. Left out where a file is uploaded.",
         examples=["/slides/case-17.ndpi"],
     )
+    upload: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=64,
+        description="Id of a finished upload (`/uploads`), instead of a path.",
+        examples=["0c7a4f6e-3f39-4c88-a9a1-7b8c5b0f4f10"],
+    )
 
 
 class ClientView(RequestBody):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Annotated
 
 from fastapi import Depends, Request
 
 from hepamap.api.slide_paths import SlideFolders
-from hepamap.api.uploads import UploadLimits
+from hepamap.api.upload_room import UploadLimits
+from hepamap.api.upload_store import UploadStore
 from hepamap.jobs.store import JobStore
 from hepamap.settings import Settings
 
@@ -29,7 +31,18 @@ class Services:
     def upload_limits(self) -> UploadLimits:
         """What the server takes in one request."""
         settings = self.settings
-        return UploadLimits(settings.uploads_dir, settings.max_upload_bytes, settings.max_request_bytes, settings.min_free_bytes)
+        return UploadLimits(
+            settings.uploads_dir,
+            settings.max_upload_bytes,
+            settings.max_request_bytes,
+            settings.min_free_bytes,
+            settings.upload_quota_bytes,
+        )
+
+    @property
+    def uploads(self) -> UploadStore:
+        """The uploads that come in several requests."""
+        return UploadStore(self.upload_limits, keep_for=timedelta(hours=self.settings.upload_expires_h))
 
 
 def _services(request: Request) -> Services:

@@ -28,8 +28,8 @@ def submit(received: Received, services: Services) -> Job:
     try:
         return _submit(received, services)
     except HepamapError as error:
-        if received.slide is not None:
-            error.message = without_folder(error.message, received.slide.parent)
+        if received.folder is not None:
+            error.message = without_folder(error.message, received.folder)
         received.discard()
         raise
     except BaseException:
@@ -47,11 +47,11 @@ def _submit(received: Received, services: Services) -> Job:
         request = AnalysisRequest.model_validate_json(received.json)
     except ValidationError as error:
         raise parse_invalid(error) from error
-    path = _slide_path(request, received.slide, services)
+    path = _slide_path(request, received, services)
     detection = _detection_request(request, path, services.settings.default_model)
     checked = check_request(detection, services.settings.models_dir)
     # An upload's folder has the name of its job, so that each is found from the other.
-    upload = None if received.slide is None else received.slide.parent.name
+    upload = None if received.folder is None else received.folder.name
     payload = {
         "detection": checked.pinned(detection).to_json(),
         "request": request.model_dump(mode="json", exclude={"identity"}, exclude_unset=True),
@@ -62,14 +62,17 @@ def _submit(received: Received, services: Services) -> Job:
     return services.store.add(kind=ANALYSIS, payload=payload, key=checked.key, priority=request.priority, job_id=upload)
 
 
-def _slide_path(request: AnalysisRequest, uploaded: Path | None, services: Services) -> Path:
-    path = request.slide.path
-    if path is not None and uploaded is None:
-        return services.slide_folders.find(path)
-    if path is None and uploaded is not None:
-        return uploaded
-    wrong = "names no slide" if path is None else "names a slide on the server and uploads another one"
-    raise RequestInvalidError(f"The request {wrong}.", cure="Send either `slide.path` or a file, not both.")
+def _slide_path(request: AnalysisRequest, received: Received, services: Services) -> Path:
+    given = [one for one in (request.slide.path, request.slide.upload, received.slide) if one is not None]
+    if len(given) != 1:
+        wrong = "names no slide" if not given else "names more than one slide"
+        raise RequestInvalidError(f"The request {wrong}.", cure="Send one of `slide.path`, `slide.upload` and a file.")
+    if request.slide.path is not None:
+        return services.slide_folders.find(request.slide.path)
+    if request.slide.upload is not None:
+        received.folder, received.slide = services.uploads.adopt(request.slide.upload)
+    assert received.slide is not None
+    return received.slide
 
 
 def _detection_request(request: AnalysisRequest, path: Path, default_model: str) -> DetectionRequest:

@@ -6,8 +6,6 @@ at the end, so the body is parsed here as it comes in.
 
 from __future__ import annotations
 
-import errno
-import re
 import shutil
 import time
 import uuid
@@ -21,45 +19,35 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
+from hepamap.api.archives import is_archive, slide_in, unpack
 from hepamap.api.errors import (
     RequestInvalidError,
     RequestTooLargeError,
     UnsupportedMediaTypeError,
-    UploadTooLargeError,
 )
-from hepamap.errors import OutputNotWritableError
+from hepamap.api.file_names import safe_name
+from hepamap.api.upload_room import UploadLimits, disk_failure, require_room, upload_too_large
 
 # Written in pieces of this size, each by a thread, so that a slow disk never holds up other requests.
-_PIECE_BYTES = 1024**2
+PIECE_BYTES = 1024**2
+"""What is worth a thread."""
 # What a multipart body has besides its two parts: boundaries and headers.
 _MULTIPART_EXTRA_BYTES = 64 * 1024
-_NAME_MAX_BYTES = 150
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-@dataclass(frozen=True, slots=True)
-class UploadLimits:
-    """What the server takes, bytes."""
-
-    folder: Path
-    """Where uploads go; each into a folder of its own."""
-    max_upload_bytes: int
-    max_request_bytes: int
-    min_free_bytes: int
-    """What must stay free on the disk."""
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Received:
-    """A request's JSON, and the slide that came with it."""
+    """A request's JSON, and the slide that came with it or was taken from an upload."""
 
     json: bytes
     slide: Path | None
+    folder: Path | None = None
+    """What was made for the slide: removed where the request is refused."""
 
     def discard(self) -> None:
         """Remove the slide; the request was refused."""
-        if self.slide is not None:
-            shutil.rmtree(self.slide.parent, ignore_errors=True)
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 async def receive(request: Request, limits: UploadLimits) -> Received:
@@ -76,7 +64,7 @@ async def receive(request: Request, limits: UploadLimits) -> Received:
     if kind == b"application/json":
         return Received(await _read_json(request, limits.max_request_bytes), None)
     if kind == b"multipart/form-data" and options.get(b"boundary"):
-        _require_acceptable(request, limits)
+        await to_thread.run_sync(_require_acceptable, request, limits)
         return await _read_multipart(request, _Parts(options[b"boundary"], limits))
     raise UnsupportedMediaTypeError(
         "The body is neither JSON nor multipart/form-data.",
@@ -108,7 +96,7 @@ async def _pieces(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     piece = bytearray()
     async for chunk in stream:
         piece += chunk
-        if len(piece) >= _PIECE_BYTES:
+        if len(piece) >= PIECE_BYTES:
             yield bytes(piece)
             piece.clear()
     yield bytes(piece)
@@ -119,10 +107,8 @@ def _require_acceptable(request: Request, limits: UploadLimits) -> None:
     text = request.headers.get("content-length", "")
     announced = int(text) if text.isascii() and text.isdigit() else 0
     if announced > limits.max_upload_bytes + limits.max_request_bytes + _MULTIPART_EXTRA_BYTES:
-        raise _upload_too_large(limits.max_upload_bytes)
-    limits.folder.mkdir(parents=True, exist_ok=True)
-    if shutil.disk_usage(limits.folder).free - announced < limits.min_free_bytes:
-        raise _disk_full()
+        raise upload_too_large(limits.max_upload_bytes)
+    require_room(limits, announced)
 
 
 class _Parts:
@@ -161,7 +147,7 @@ class _Parts:
         except MultipartParseError as error:
             raise _broken() from error
         except OSError as error:
-            raise (_disk_full() if error.errno in _FULL else _not_writable()) from error
+            raise disk_failure(error) from error
 
     def finish(self) -> Received:
         """What the whole body said."""
@@ -172,7 +158,18 @@ class _Parts:
                 "The multipart body has no slide in it.",
                 cure="Add the slide as the part `file`, with a file name; or send JSON with the path of a slide.",
             )
-        return Received(bytes(self._json) or b"{}", self._slide)
+        return Received(bytes(self._json) or b"{}", self._unpacked(self._slide), self._slide.parent)
+
+    def _unpacked(self, slide: Path) -> Path:
+        if not is_archive(slide):
+            return slide
+        files = slide.parent / "files"
+        try:
+            unpack(slide, files, max_bytes=self._limits.max_upload_bytes)
+        except OSError as error:
+            raise disk_failure(error) from error
+        slide.unlink()
+        return slide_in(files)
 
     def discard(self) -> None:
         """Remove what was written."""
@@ -216,7 +213,7 @@ class _Parts:
         if self._file is not None:
             self._slide_bytes += end - start
             if self._slide_bytes > self._limits.max_upload_bytes:
-                raise _upload_too_large(self._limits.max_upload_bytes)
+                raise upload_too_large(self._limits.max_upload_bytes)
             self._file.write(data[start:end])
         else:
             self._json += data[start:end]
@@ -232,30 +229,8 @@ class _Parts:
         self._complete = True
 
 
-def safe_name(name: str) -> str:
-    """A client's file name without folders and without anything a shell or a file system could take amiss.
-
-    The ending stays, since OpenSlide tells some formats by it.
-    """
-    last = re.split(r"[/\\]", name)[-1]
-    cleaned = re.sub(r"[^\w.\- ]", "_", last).strip(". ")
-    stem, dot, ending = cleaned.rpartition(".")
-    if not dot:
-        stem, ending = cleaned, ""
-    room = _NAME_MAX_BYTES - len(dot) - len(ending.encode()[:20])
-    stem = stem.encode()[:room].decode(errors="ignore")
-    return (stem or "slide") + dot + ending.encode()[:20].decode(errors="ignore")
-
-
 def _broken() -> RequestInvalidError:
     return RequestInvalidError("The multipart body is broken or cut off.", cure="Send it again, whole.")
-
-
-def _upload_too_large(max_bytes: int) -> UploadTooLargeError:
-    return UploadTooLargeError(
-        f"The slide is larger than this server takes ({max_bytes} bytes).",
-        cure="Put the slide into a folder that the server sees and send its path, or have the operator raise the limit.",
-    )
 
 
 def _json_too_large(max_bytes: int) -> RequestTooLargeError:
@@ -264,20 +239,8 @@ def _json_too_large(max_bytes: int) -> RequestTooLargeError:
     )
 
 
-def _disk_full() -> OutputNotWritableError:
-    return OutputNotWritableError(
-        "The server has no room for this slide.", cure="Ask the operator to free space in the server's data folder."
-    )
-
-
-def _not_writable() -> OutputNotWritableError:
-    return OutputNotWritableError(
-        "The server cannot write to its data folder.", cure="Ask the operator to look at the server's data folder."
-    )
-
-
 def remove_strays(folder: Path, used: Callable[[str], bool], *, older_than_s: float) -> list[str]:
-    """Remove uploads that no analysis uses: those that a crash cut off.
+    """Remove uploads that no analysis uses: those that a crash cut off, and resumable ones that nobody goes on with.
 
     Args:
         folder: where uploads go.
