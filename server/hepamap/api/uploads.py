@@ -6,6 +6,8 @@ at the end, so the body is parsed here as it comes in.
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
 import time
 import uuid
@@ -43,6 +45,17 @@ class Received:
     slide: Path | None
     folder: Path | None = None
     """What was made for the slide: removed where the request is refused."""
+
+    def digest(self) -> bytes:
+        """What tells this slide, with all its files, from any other that could come with the same JSON."""
+        total = hashlib.sha256()
+        if self.folder is None:
+            return total.digest()
+        for path in sorted(path for path in self.folder.rglob("*") if path.is_file()):
+            total.update(os.fsencode(path.relative_to(self.folder)) + b"\0")
+            with path.open("rb") as file:
+                total.update(hashlib.file_digest(file, "sha256").digest())
+        return total.digest()
 
     def discard(self) -> None:
         """Remove the slide; the request was refused."""
