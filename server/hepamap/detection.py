@@ -19,10 +19,12 @@ from shapely.geometry.base import BaseGeometry
 from hepamap import __version__
 from hepamap.errors import ParameterError, SlideMismatchError
 from hepamap.geometry import PixelSize, Point, Region
+from hepamap.maps import require_dense_stride
 from hepamap.model_pack import DEFAULT_MODEL, ModelPack, find_pack
 from hepamap.pipeline import (
     Analysis,
     AnalysisParameters,
+    Checkpoint,
     Progress,
     analyse,
     ignore_progress,
@@ -90,7 +92,6 @@ class CheckedRequest:
     """A request that can be run: every default filled in, every part fits the slide."""
 
     pack: ModelPack
-    mode: str
     parameters: AnalysisParameters
     frame: Frame
     slide: dict[str, Any]
@@ -111,7 +112,6 @@ class CheckedRequest:
             "software": __version__,
             "slide": self.slide,
             "weights": self.pack.manifest.weights.sha256,
-            "mode": self.mode,
             "parameters": numbers,
             "region": None if region is None else to_wkb(normalize(region), hex=True),
             "frame": frame_json(self.frame),
@@ -136,15 +136,16 @@ class DetectionSummary:
 class Detector:
     """The models in memory; loads each at its first use."""
 
-    def __init__(self, models_dir: Path) -> None:
+    def __init__(self, models_dir: Path, precision: str = "auto") -> None:
         self.models_dir = models_dir
+        self.precision = precision
         self._predictors: dict[str, Predictor] = {}
 
     def predictor(self, pack: ModelPack) -> Predictor:
         """The loaded network of a pack; a pack whose weights changed is loaded anew."""
         key = pack.manifest.weights.sha256
         if key not in self._predictors:
-            self._predictors[key] = Predictor.load(pack)
+            self._predictors[key] = Predictor.load(pack, self.precision)
         return self._predictors[key]
 
 
@@ -167,6 +168,7 @@ def detect(
     overwrite: bool = False,
     progress: Callable[[Progress], None] = ignore_progress,
     cancelled: Callable[[], bool] = never_cancelled,
+    checkpoint: Checkpoint | None = None,
 ) -> DetectionSummary:
     """Analyse one slide and write its result folder, whole or not at all.
 
@@ -177,6 +179,7 @@ def detect(
         overwrite: replace an earlier result in `out_dir`.
         progress: told how far the run is.
         cancelled: asked between batches.
+        checkpoint: keeps finished pieces of the map, so that the same request goes on where it was killed.
 
     Raises:
         HepamapError: any of its children; nothing is written then.
@@ -189,10 +192,19 @@ def detect(
         progress(Progress(0, 1, "loading the model"))
         predictor = detector.predictor(pack)
         loaded = time.perf_counter()
-        stride_m = checked.parameters.stride_m
-        provenance = provenance_json(slide, pack, mode=checked.mode, stride_m=stride_m, device=predictor.device)
-        analysis = analyse(slide, predictor, checked.parameters, provenance, progress=progress, cancelled=cancelled)
-        summary = _summary(analysis, checked)
+        provenance = provenance_json(
+            slide,
+            pack,
+            mode=checked.parameters.mode,
+            stride_m=checked.parameters.stride_m,
+            device=predictor.device,
+            precision=predictor.policy,
+        )
+        analysis = analyse(
+            slide, predictor, checked.parameters, provenance, progress=progress, cancelled=cancelled, checkpoint=checkpoint
+        )
+        machine = [Warning_(*warning) for warning in predictor.warnings]
+        summary = _summary(analysis, replace(checked, warnings=[*checked.warnings, *machine]))
         view_l0 = _view(slide, checked.parameters.region_l0)
         thumbnail = _overview(slide, view_l0, analysis.map.lattice.grid.scale_x)
     progress(Progress(1, 1, "writing"))
@@ -250,6 +262,8 @@ def _check(request: DetectionRequest, pack: ModelPack, slide: Slide) -> CheckedR
     mode = request.mode or manifest.default_mode
     if mode not in manifest.modes:
         raise ParameterError(f"The model {pack.name} has no mode {mode!r}.", cure=f"Use one of: {', '.join(manifest.modes)}.")
+    if mode == "dense":
+        require_dense_stride(stride_m)
     threshold = require_threshold(manifest.default_threshold if request.threshold is None else request.threshold)
     min_area_um2 = _require_area(DEFAULT_MIN_AREA_UM2 if request.min_area_um2 is None else request.min_area_um2)
     frame = frame_of(slide, request.client_view, request.frame)
@@ -263,8 +277,9 @@ def _check(request: DetectionRequest, pack: ModelPack, slide: Slide) -> CheckedR
         min_area_um2=min_area_um2,
         min_hole_area_um2=min_area_um2,
         region_l0=region_l0,
+        mode=mode,
     )
-    return CheckedRequest(pack, mode, parameters, frame, _slide_facts(slide), _pixel_size_warnings(slide))
+    return CheckedRequest(pack, parameters, frame, _slide_facts(slide), _pixel_size_warnings(slide))
 
 
 def _require_same_slide(slide: Slide, fingerprint: str | None) -> None:
@@ -328,7 +343,7 @@ def _summary(analysis: Analysis, checked: CheckedRequest) -> dict[str, Any]:
         analysis,
         checked.frame,
         {
-            "mode": checked.mode,
+            "mode": parameters.mode,
             "mpp": parameters.mpp,
             "patch": parameters.patch_m,
             "stride": parameters.stride_m,

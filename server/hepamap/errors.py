@@ -146,6 +146,12 @@ class PredictionInvalidError(ModelError):
     code = "prediction_invalid"
 
 
+class OutOfMemoryError(ModelError):
+    """The memory of the machine or its GPU does not suffice for the network."""
+
+    code = "out_of_memory"
+
+
 class OutputError(HepamapError):
     """A result cannot be written or read."""
 

@@ -49,7 +49,7 @@ def slide_json(slide: Slide) -> dict[str, Any]:
     }
 
 
-def provenance_json(slide: Slide, pack: ModelPack, *, mode: str, stride_m: int, device: str) -> dict[str, Any]:
+def provenance_json(slide: Slide, pack: ModelPack, *, mode: str, stride_m: int, device: str, precision: str) -> dict[str, Any]:
     """Everything that a map's values depend on, and when they were computed."""
     return {
         "notice": RESEARCH_USE_ONLY,
@@ -60,6 +60,7 @@ def provenance_json(slide: Slide, pack: ModelPack, *, mode: str, stride_m: int, 
         "stride_m": stride_m,
         "resampling": "area average of the coarsest level that is fine enough",
         "device": device,
+        "precision": precision,
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

@@ -26,6 +26,7 @@ from hepamap.errors import (
 from hepamap.geometry import PixelSize, Region, Size
 from hepamap.resampling import AxisSampling, area_average
 from hepamap.slide_files import fingerprint_of, open_openslide
+from hepamap.timing import StageClock
 
 SANE_PIXEL_SIZE_UM = (0.05, 100.0)
 """A microscope slide's pixel is at least 0.05 µm (past 100X) and at most 100 µm (an overview) wide."""
@@ -35,6 +36,7 @@ _COARSER_TOLERANCE = 1.05  # a slide up to 5 % coarser than the model is interpo
 _LEVEL_TOLERANCE = 1.01  # a level up to 1 % coarser than asked for still serves: scanners round their pixel sizes
 _BLOCK_PX = 4096  # longest side of what is decoded at once, level px: bounds the memory of any read
 _ANCHOR_PX = 1024  # where OpenSlide's place on a level is not whole, reads begin at multiples of this many level px
+_CACHE_BYTES = 128 * 2**20  # decoded tiles that OpenSlide keeps: a row of tiles under the widest strip that is read, and the next
 _MARGIN_PX = 2  # read around such a block and cut off: OpenSlide blends its outermost pixels with nothing
 
 
@@ -76,6 +78,9 @@ class Slide:
             for i, (w, h) in enumerate(handle.level_dimensions)
         ]
         self.fingerprint = fingerprint_of(path, handle)
+        self.clock = StageClock()
+        """Seconds spent on decoding and on resampling, over all threads."""
+        handle.set_cache(openslide.OpenSlideCache(_CACHE_BYTES))
 
     @classmethod
     def open(cls, path: Path, *, mpp_override_um: float | None = None, client_pixel_size: PixelSize | None = None) -> Slide:
@@ -187,6 +192,14 @@ class Slide:
             AxisSampling.of(region_l0.y, region_l0.height, step_y),
         )
 
+    def decoded_share(self, mpp: float, of_mpp: float) -> float:
+        """Pixels that a read at one resolution decodes, over those that a read of the same region at another does."""
+        shares = []
+        for step_um in (mpp, of_mpp):
+            level = self._level_for(min(step_um / self.pixel_size.x_um, step_um / self.pixel_size.y_um))
+            shares.append(1 / (level.downsample_x * level.downsample_y))
+        return shares[0] / shares[1]
+
     def thumbnail(self, max_side_px: int) -> NDArray[np.uint8]:
         """The whole of level 0, its longer side `max_side_px` at most; RGB of shape (height, width, 3)."""
         return self.thumbnail_of(Region.of_size(self.size_l0), max_side_px)
@@ -222,9 +235,11 @@ class Slide:
         if x_start >= x_end or y_start >= y_end:
             return
         window = np.full((y_taps.end - y_taps.start, x_taps.end - x_taps.start, 3), 255, np.uint8)
-        pixels = self._decode(level, x_start, y_start, x_end - x_start, y_end - y_start)
-        window[y_start - y_taps.start : y_end - y_taps.start, x_start - x_taps.start : x_end - x_taps.start] = pixels
-        out[rows.start : rows.stop, columns.start : columns.stop] = area_average(window, x_taps, y_taps)
+        with self.clock.measure("decode"):
+            pixels = self._decode(level, x_start, y_start, x_end - x_start, y_end - y_start)
+        with self.clock.measure("resample"):
+            window[y_start - y_taps.start : y_end - y_taps.start, x_start - x_taps.start : x_end - x_taps.start] = pixels
+            out[rows.start : rows.stop, columns.start : columns.stop] = area_average(window, x_taps, y_taps)
 
     def _decode(self, level: _Level, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
         """Pixels of one level on white, shape (height, width, 3); x, y, width, height in level px.

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hepamap.geometry import Lattice, Region
+from hepamap.geometry import Lattice
 
 FIELD_SIDE_M = 1024
 """Longest side of the field that is read for one block, model px: bounds memory, whatever the slide's size."""
@@ -19,6 +20,9 @@ READ_AHEAD = 3
 """Blocks that wait, decoded, for the network at most."""
 
 _READERS = 2
+
+Item = TypeVar("Item")
+Pixels = TypeVar("Pixels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,23 +85,21 @@ def blocks_of(lattice: Lattice, wanted: NDArray[np.bool_] | None = None) -> list
     return blocks if wanted is None else [block for block in blocks if wanted[block.slices].any()]
 
 
-def read_blocks(lattice: Lattice, blocks: list[Block], read: Callable[[Region], NDArray[np.uint8]]) -> Iterator[TileBatch]:
-    """Read the fields of blocks, in order, while the caller works on earlier ones.
+def read_ahead(items: Iterable[Item], read: Callable[[Item], Pixels]) -> Iterator[tuple[Item, Pixels]]:
+    """Read items, in order, while the caller works on earlier ones.
 
     Args:
-        lattice: the cells that the blocks are part of.
-        blocks: what to read.
-        read: from a region in model px to its RGB pixels (H, W, 3); called from threads.
+        items: what to read; taken from the iterable no sooner than needed.
+        read: called from threads.
 
     Raises:
-        Exception: whatever `read` raises, at the block that it happened on.
+        Exception: whatever `read` raises, at the item that it happened on.
     """
-    waiting: deque[tuple[Block, Future[NDArray[np.uint8]]]] = deque()
+    waiting: deque[tuple[Item, Future[Pixels]]] = deque()
     pool = ThreadPoolExecutor(_READERS, thread_name_prefix="hepamap-read")
     try:
-        for block in blocks:
-            region_m = lattice.patch_region_m(block.column, block.row, block.columns, block.rows)
-            waiting.append((block, pool.submit(read, region_m)))
+        for item in items:
+            waiting.append((item, pool.submit(read, item)))
             if len(waiting) > READ_AHEAD:
                 yield _next(waiting)
         while waiting:
@@ -107,6 +109,6 @@ def read_blocks(lattice: Lattice, blocks: list[Block], read: Callable[[Region], 
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _next(waiting: deque[tuple[Block, Future[NDArray[np.uint8]]]]) -> TileBatch:
-    block, future = waiting.popleft()
-    return TileBatch(block, future.result())
+def _next(waiting: deque[tuple[Item, Future[Pixels]]]) -> tuple[Item, Pixels]:
+    item, future = waiting.popleft()
+    return item, future.result()

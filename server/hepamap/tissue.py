@@ -54,6 +54,37 @@ def tissue_patches(rgb: NDArray[np.uint8], patch_m: int, stride_m: int) -> NDArr
     return np.asarray(background <= BACKGROUND_SHARE * patch_m * patch_m)
 
 
+def background_counts(rgb: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Background pixels in each stretch of `side` pixels of a row.
+
+    Args:
+        rgb: (H, W, 3); W a multiple of `side`.
+        side: 1 to 255.
+
+    Returns:
+        (H, W / side), 0 to `side`.
+    """
+    height, width = rgb.shape[:2]
+    return np.asarray(is_background_pixel(rgb).reshape(height, width // side, side).sum(axis=-1, dtype=np.uint8))
+
+
+def tissue_from_counts(counts: NDArray[np.uint8], side: int, patch_m: int) -> NDArray[np.bool_]:
+    """The rule of `tissue_patches` for patches that begin at multiples of `side`, from `background_counts`.
+
+    Args:
+        counts: (rows · side, columns), background pixels in stretches of `side`.
+        side: px; divides the patch side.
+        patch_m: patch side, px.
+
+    Returns:
+        (rows - n + 1, columns - n + 1), True where the patch is tissue; n = patch / side.
+    """
+    squares = counts.reshape(len(counts) // side, side, -1).sum(axis=1, dtype=np.int64)
+    n = patch_m // side
+    background = np.lib.stride_tricks.sliding_window_view(squares, (n, n)).sum(axis=(2, 3))
+    return np.asarray(background <= BACKGROUND_SHARE * patch_m * patch_m)
+
+
 def focus_score(rgb: NDArray[np.uint8]) -> float:
     """Sum of detected edges in a patch (H, W, 3): pixels with a strong Laplacian response, each counted as 1.
 
@@ -63,8 +94,3 @@ def focus_score(rgb: NDArray[np.uint8]) -> float:
     grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     response = np.abs(cv2.Laplacian(grey, cv2.CV_16S, ksize=1))
     return float((response >= _EDGE_MIN_RESPONSE).sum())
-
-
-def is_in_focus(rgb: NDArray[np.uint8]) -> bool:
-    """Whether a patch (H, W, 3) is sharp enough to learn from."""
-    return focus_score(rgb) >= FOCUS_MIN_EDGES

@@ -63,7 +63,8 @@ def field_network(model: keras.Model, field_m: int) -> keras.Model:
     patch_m = int(model.input_shape[1])
     if field_m % UNIT_M or field_m < patch_m:
         raise NetworkInvalidError(
-            f"A field of {field_m} px does not fit a patch of {patch_m} px.", cure="Use a multiple of 16, not below the patch side."
+            f"A field of {field_m} px does not fit a patch of {patch_m} px.",
+            cure="Use a multiple of 16, not below the patch side.",
         )
     inputs = keras.Input((field_m, field_m, 3), name="fields")
     x = inputs

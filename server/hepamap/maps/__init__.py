@@ -1,0 +1,22 @@
+"""The two ways to fill a probability map: each patch alone (the paper's), or dense (the convolutions shared by all patches)."""
+
+from __future__ import annotations
+
+from hepamap.maps.dense import fill_dense, require_dense_stride
+from hepamap.maps.overview import possible_tissue
+from hepamap.maps.patchwise import fill_patchwise
+from hepamap.maps.run import Checkpoint, DenseNetwork, PatchNetwork, Progress, Run, ignore_progress, never_cancelled
+
+__all__ = [
+    "Checkpoint",
+    "DenseNetwork",
+    "PatchNetwork",
+    "Progress",
+    "Run",
+    "fill_dense",
+    "fill_patchwise",
+    "ignore_progress",
+    "never_cancelled",
+    "possible_tissue",
+    "require_dense_stride",
+]

@@ -1,0 +1,108 @@
+"""What the ways to fill a map have in common: what they need of a network, and what a caller may want of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hepamap.errors import CancelledError
+from hepamap.plausibility import StainTally
+from hepamap.predictor import LaneFeed
+from hepamap.timing import StageClock
+
+
+class PatchNetwork(Protocol):
+    """What patch mode needs of a network."""
+
+    @property
+    def batch_size(self) -> int:
+        """Patches that are best asked for at once."""
+
+    def predict(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """From RGB patches (N, P, P, 3) to tumour probabilities (N,)."""
+
+
+class DenseNetwork(PatchNetwork, Protocol):
+    """What dense mode needs besides."""
+
+    @property
+    def lane_positions(self) -> Sequence[int]:
+        """Widths that a lane may have, in patches 16 px apart."""
+
+    def strip_rows_m(self, positions: int) -> int:
+        """Height that a lane is best fed at once, model px: a power of 2."""
+
+    def open_lane(self, positions: int) -> LaneFeed:
+        """Begin a lane."""
+
+
+class Checkpoint(Protocol):
+    """Keeps finished pieces of a map, so that a run that was killed goes on from there."""
+
+    def load(self, unit: str) -> NDArray[np.float32] | None:
+        """A piece that an earlier run stored, or None."""
+
+    def store(self, unit: str, values: NDArray[np.float32]) -> None:
+        """Keep a finished piece."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is: cells done of all that are looked at, and what is being done."""
+
+    done: int
+    total: int
+    stage: str
+
+
+def ignore_progress(_: Progress) -> None:
+    """Tell nobody."""
+
+
+def never_cancelled() -> bool:
+    """Go on to the end."""
+    return False
+
+
+@dataclass(slots=True)
+class Run:
+    """One filling of one map: whom to tell, whom to ask, what to count."""
+
+    progress: Callable[[Progress], None] = ignore_progress
+    cancelled: Callable[[], bool] = never_cancelled
+    checkpoint: Checkpoint | None = None
+    clock: StageClock = field(default_factory=StageClock)
+    stain: StainTally = field(default_factory=StainTally)
+    total: int = 0
+    done: float = 0.0
+    """Cells; fractions of a piece count."""
+
+    def begin(self, total: int) -> None:
+        """Say how many cells there are."""
+        self.total, self.done = total, 0.0
+        self.progress(Progress(0, total, "reading"))
+
+    def advance(self, cells: float) -> None:
+        """Count cells as done, and stop where that is wanted.
+
+        Raises:
+            CancelledError: it is.
+        """
+        if self.cancelled():
+            raise CancelledError
+        self.done = min(float(self.total), self.done + cells)
+        self.progress(Progress(int(self.done + 1e-6), self.total, "classifying"))
+
+    def stored(self, unit: str, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
+        """A piece of the map from an earlier run, if there is one of this shape."""
+        found = None if self.checkpoint is None else self.checkpoint.load(unit)
+        return found if found is not None and found.shape == shape else None
+
+    def store(self, unit: str, values: NDArray[np.float32]) -> None:
+        """Keep a finished piece for a later run."""
+        if self.checkpoint is not None:
+            self.checkpoint.store(unit, values)

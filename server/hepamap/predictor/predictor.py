@@ -1,0 +1,232 @@
+"""A loaded network and the two ways to ask it: patch by patch, or lane by lane."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hepamap.errors import OutOfMemoryError, PredictionInvalidError
+from hepamap.model_pack import ModelPack
+from hepamap.networks.dense import UNIT_M
+from hepamap.networks.strips import StripNetwork, lane_width_m
+from hepamap.predictor import backend
+from hepamap.predictor.lane_feed import LaneFeed
+
+_PIXELS_AT_ONCE = {"cpu": 64 * 64 * 64, "gpu": 1024 * 64 * 64}
+"""Pixels of the patches of one batch, by device; halved when memory runs short."""
+_STRIP_PIXELS = {"cpu": 600_000, "gpu": 4_600_000}
+_STRIP_ROWS_M = {"cpu": (64, 256), "gpu": (64, 1024)}
+_LANE_POSITIONS = (29, 61, 125, 253)
+"""Widths of lanes: few, because each is a graph of its own; 16 px apart, so 253 of them are a field of 4 k pixels."""
+_TUMOUR_CLASS = 1
+_PROBABILITY_SLACK = {"float32": 1e-4, "mixed_float16": 2e-3, "mixed_bfloat16": 2e-3}  # softmax may pass 1 by a rounding
+
+Answer = TypeVar("Answer")
+
+
+class Predictor:
+    """A loaded, warmed-up network."""
+
+    lane_positions: Sequence[int] = _LANE_POSITIONS
+    """Widths that a lane may have, in patches 16 px apart."""
+
+    def __init__(self, model: Any, patch_m: int, *, device: str = "cpu", policy: str = "float32") -> None:
+        self._model = model
+        self._device = device
+        self._shrunk = 1
+        self._strips: dict[tuple[int, int], StripNetwork] = {}
+        self._unpadded: dict[str, Any] = {}
+        self._rebuild: Callable[[str], Any] | None = None
+        self._scope: Callable[[], AbstractContextManager[Any]] = nullcontext
+        self.patch_m = patch_m
+        self.policy = policy
+        self.warnings: list[tuple[str, str]] = []
+        """Code and sentence of what went otherwise than the machine promised."""
+
+    @classmethod
+    def load(cls, pack: ModelPack, precision: str = "auto") -> Self:
+        """Build the network of a pack, fill in its verified weights and run it once.
+
+        Args:
+            pack: the model pack.
+            precision: one of `PRECISIONS`.
+
+        Raises:
+            PackDamagedError: the weights are not those that the manifest names.
+            PackInvalidError: the network is unknown, or the weights do not fit it.
+            OutOfMemoryError: memory does not suffice for a single patch.
+        """
+        spec = pack.manifest
+        weights = pack.read_weights()
+        backend.start_backend()
+        from hepamap.networks import build_network, set_weights
+
+        device = backend.device_kind()
+        policy = backend.dtype_policy(precision, device)
+
+        def build(policy: str) -> Any:
+            with backend.policy(policy):
+                model = build_network(spec.network.backbone, spec.network.head, spec.input.patch)
+            set_weights(model, weights)
+            model.compile(jit_compile=False)  # XLA was measured to be a third slower here on a CPU
+            return model
+
+        predictor = cls(build(policy), spec.input.patch, device=device, policy=policy)
+        predictor._rebuild = build
+        if backend.has_unused_gpu(device):
+            predictor.warnings.append(
+                ("gpu_not_used", "There is a GPU in this machine, but the network runs on the CPU: install hepamap[gpu].")
+            )
+        predictor.predict(np.zeros((1, spec.input.patch, spec.input.patch, 3), np.uint8))
+        return predictor
+
+    @property
+    def device(self) -> str:
+        """What the network runs on: `cpu` or `gpu`."""
+        return self._device
+
+    @property
+    def batch_size(self) -> int:
+        """Patches that are computed at once."""
+        return max(1, _PIXELS_AT_ONCE[self._device] // self.patch_m**2 // self._shrunk)
+
+    def predict(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Tumour probability of each patch, each seen alone.
+
+        Args:
+            patches: RGB (N, patch, patch, 3), values 0-255.
+
+        Returns:
+            (N,), 0 to 1.
+
+        Raises:
+            PredictionInvalidError: the network answered something that is no probability.
+            OutOfMemoryError: memory does not suffice for a single patch.
+        """
+        answers: list[NDArray[np.float32]] = [np.zeros(0, np.float32)]
+        done = 0
+        while done < len(patches):
+            answers.append(self._despite_memory(self._predict_batch, patches[done:]))
+            done += len(answers[-1])
+        return np.concatenate(answers)
+
+    def open_lane(self, positions: int) -> LaneFeed:
+        """Begin a lane of so many patches beside each other, one of `lane_positions`.
+
+        Raises:
+            NetworkInvalidError: the network has no dense mode.
+        """
+        carries = self._strip_network(positions).first_carries()
+        return LaneFeed(
+            lane_width_m(positions, self.patch_m),
+            positions,
+            lambda: self.strip_rows_m(positions),
+            lambda strip, state: self._advance(strip, state, positions),
+            carries,
+        )
+
+    def strip_rows_m(self, positions: int) -> int:
+        """Height of the strips that a lane is computed in, model px: a power of 2."""
+        least, most = _STRIP_ROWS_M[self._device]
+        wanted = _STRIP_PIXELS[self._device] // lane_width_m(positions, self.patch_m)
+        rows = max(least, min(most, 1 << max(0, wanted.bit_length() - 1)))
+        return max(UNIT_M, rows // self._shrunk)
+
+    def _advance(
+        self, strip: NDArray[np.float32], carries: list[NDArray[Any]], positions: int
+    ) -> tuple[NDArray[np.float32], list[NDArray[Any]]]:
+        """One strip, in pieces where memory ran short since it was cut."""
+        answers: list[NDArray[np.float32]] = []
+        done = 0
+        while done < strip.shape[1]:
+            answer, carries = self._despite_memory(self._advance_once, strip[:, done:], carries, positions)
+            answers.append(answer)
+            done += UNIT_M * len(answer)
+        return np.concatenate(answers), carries
+
+    def _advance_once(
+        self, rest: NDArray[np.float32], carries: list[NDArray[Any]], positions: int
+    ) -> tuple[NDArray[np.float32], list[NDArray[Any]]]:
+        network = self._strip_network(positions)
+        rows_m = self.strip_rows_m(positions)
+        with self._scope():
+            answer, *carries = network.model.predict_on_batch([rest[:, :rows_m], *carries])
+        return self._checked(np.asarray(answer), (1, rows_m // UNIT_M, positions, 2))[0], carries
+
+    def _strip_network(self, positions: int) -> StripNetwork:
+        key = (positions, self.strip_rows_m(positions))
+        if key not in self._strips:
+            from hepamap.networks.strips import strip_network
+
+            with backend.policy(self.policy), self._scope():
+                network = strip_network(self._model, key[1], positions, self._unpadded)
+            network.model.compile(jit_compile=False)
+            self._strips[key] = network
+        return self._strips[key]
+
+    def _predict_batch(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The first batch of some patches."""
+        # Always the same shape: one compilation, and a patch's value cannot depend on how full its batch is.
+        size = self.batch_size
+        patches = patches[:size]
+        batch = np.zeros((size, self.patch_m, self.patch_m, 3), np.float32)
+        batch[: len(patches)] = patches
+        batch /= 255.0
+        with self._scope():
+            answer = self._model.predict_on_batch(batch)
+        return self._checked(np.asarray(answer), (size, 2))[: len(patches)]
+
+    def _checked(self, answer: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """The tumour probabilities of an answer of the network, or an error where it is none."""
+        if answer.shape != shape:
+            raise _invalid(f"an array of shape {answer.shape} where {shape} was due")
+        tumour = answer[..., _TUMOUR_CLASS].astype(np.float32)
+        if not np.all(np.isfinite(tumour)):
+            raise _invalid("a value that is not a number")
+        slack = _PROBABILITY_SLACK[self.policy]
+        if tumour.min() < -slack or tumour.max() > 1 + slack:
+            raise _invalid("a value outside 0 to 1")
+        return np.clip(tumour, 0.0, 1.0)
+
+    def _despite_memory(self, attempt: Callable[..., Answer], *given: Any) -> Answer:
+        """Try, with smaller pieces after each lack of memory, at last on the CPU."""
+        while True:
+            try:
+                return attempt(*given)
+            except Exception as error:  # each backend has its own
+                if not backend.is_out_of_memory(error):
+                    raise
+                self._shrink(error)
+
+    def _shrink(self, error: Exception) -> None:
+        if self.batch_size > 1:
+            self._shrunk *= 2
+            self._strips.clear()
+        elif self._device == "gpu" and self._rebuild is not None:
+            self._move_to_cpu(self._rebuild)
+        else:
+            raise OutOfMemoryError(
+                "The memory does not suffice to run the network on a single patch.",
+                cure="Close other programs, give the service more memory, or use another machine.",
+            ) from error
+
+    def _move_to_cpu(self, rebuild: Callable[[str], Any]) -> None:
+        import keras
+
+        self.warnings.append(("gpu_memory", "The GPU's memory did not suffice: the network ran on the CPU, which takes longer."))
+        self._device, self.policy, self._shrunk = "cpu", "float32", 1
+        self._strips.clear()
+        self._unpadded.clear()
+        self._scope = lambda: keras.device("cpu:0")
+        with self._scope():
+            self._model = rebuild(self.policy)
+
+
+def _invalid(what: str) -> PredictionInvalidError:
+    return PredictionInvalidError(
+        f"The network answered {what}.", cure="The weights are not usable: train or install the model again."
+    )
