@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -42,9 +42,35 @@ class Settings(BaseSettings):
     {"S:\\slides": "/data/slides", "smb://nas/slides": "/data/slides"}; the longest prefix that fits counts."""
 
     host: str = "127.0.0.1"
-    """Address that the server listens on. There is no login yet: an address of a network opens it to that network."""
+    """Address that the server listens on. An address that other machines reach needs `access = keys`."""
     port: int = Field(default=8000, ge=0, le=65535)
     """TCP port that the server listens on."""
+
+    access: Literal["off", "keys"] = "off"
+    """`keys`: every call needs an API key or a token. `off`: none does; the server then listens on this machine only."""
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Names by which clients call the server, separated by commas; `*.x.org` means all below x.org, `*` all. None given: the
+    names of this machine for itself while access is off, so that no web page can reach the server under its own name; else all."""
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Origins of web pages that may use the server from a browser, such as https://viewer.hospital.org, separated by commas."""
+    requests_per_minute: int = Field(default=1200, ge=0)
+    """What one key, or one address without a valid one, may ask in a minute while access is `keys`; 0: no limit."""
+    metrics_public: bool = False
+    """Whether /metrics needs no credentials while access is `keys`; otherwise it needs the scope `admin`."""
+    audit: bool = False
+    """Whether the audit trail is kept while access is `off`; with `keys` it always is."""
+    oidc_issuer: str = ""
+    """Identity provider whose tokens are taken beside API keys, as in the tokens' `iss`; empty: none."""
+    oidc_audience: str = ""
+    """What must be in the tokens' `aud`."""
+    oidc_jwks: str = ""
+    """The provider's public keys: URL, or path of a file."""
+    oidc_scope_claim: str = "scope"
+    """Claim of a token that says what its bearer may do: words in a text, or a list; `a.b` also means member b of claim a."""
+    oidc_scopes: dict[str, Literal["read", "analyse", "admin"]] = Field(
+        default_factory=lambda: {"hepamap.read": "read", "hepamap.analyse": "analyse", "hepamap.admin": "admin"}
+    )
+    """What the words in that claim mean, as a JSON object."""
     max_upload_bytes: int = Field(default=20 * 1024**3, gt=0)
     """Largest slide that may be uploaded, bytes."""
     max_request_bytes: int = Field(default=16 * 1024**2, gt=0)

@@ -2,6 +2,7 @@
 
 - `scopes`: what a caller may do, and the caller.
 - `keys`: API keys, stored as hashes; `tokens`: OIDC bearer tokens.
+- `protection`: whether the settings keep the server closed.
 - `rates`: how often a caller may ask.
 - `audit`: the hash-chained trail of who did what.
 - `tables`: where keys and trail are kept; the migrations of `jobs` create them.

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from hepamap import errors
+from hepamap.access import errors as access_errors
 from hepamap.api.upload_errors import CHECKSUM_MISMATCH, UPLOAD_STATUS
 from hepamap.jobs.errors import JobStoreError
 
@@ -78,6 +79,18 @@ class SlideNotAllowedError(ApiError):
         """`outside_roots`, or `path_not_mapped` where a prefix of the client's means no folder here."""
 
 
+class HostNotAllowedError(ApiError):
+    """The request calls the server by a name that is none of its own."""
+
+    code = "host_not_allowed"
+
+
+class OriginNotAllowedError(ApiError):
+    """A web page of another site asks."""
+
+    code = "origin_not_allowed"
+
+
 class AnalysisNotFoundError(ApiError):
     """There is no analysis of that id."""
 
@@ -106,12 +119,22 @@ STATUS: Mapping[type[errors.HepamapError], int] = MappingProxyType(
         errors.OutputNotWritableError: HTTPStatus.INSUFFICIENT_STORAGE,
         errors.CancelledError: HTTPStatus.CONFLICT,
         JobStoreError: HTTPStatus.SERVICE_UNAVAILABLE,
+        access_errors.AccessError: HTTPStatus.FORBIDDEN,
+        access_errors.CredentialsError: HTTPStatus.UNAUTHORIZED,
+        access_errors.RateLimitedError: HTTPStatus.TOO_MANY_REQUESTS,
+        access_errors.IdentityProviderError: HTTPStatus.SERVICE_UNAVAILABLE,
+        access_errors.UnprotectedError: HTTPStatus.INTERNAL_SERVER_ERROR,
+        access_errors.KeyNotFoundError: HTTPStatus.NOT_FOUND,
+        access_errors.KeyInvalidError: HTTPStatus.UNPROCESSABLE_ENTITY,
+        access_errors.AuditBrokenError: HTTPStatus.INTERNAL_SERVER_ERROR,
         ApiError: HTTPStatus.BAD_REQUEST,
         RequestInvalidError: HTTPStatus.UNPROCESSABLE_ENTITY,
         UnsupportedMediaTypeError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         RequestTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         **UPLOAD_STATUS,
         SlideNotAllowedError: HTTPStatus.FORBIDDEN,
+        HostNotAllowedError: HTTPStatus.MISDIRECTED_REQUEST,
+        OriginNotAllowedError: HTTPStatus.FORBIDDEN,
         AnalysisNotFoundError: HTTPStatus.NOT_FOUND,
         AnalysisNotFinishedError: HTTPStatus.CONFLICT,
     }

@@ -1,0 +1,161 @@
+"""Bearer tokens of an identity provider (OpenID Connect): signed JWTs, checked against the provider's public keys."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jwt
+import structlog
+
+from hepamap.access.errors import CredentialsInvalidError, IdentityProviderError, TokenExpiredError
+from hepamap.access.scopes import Caller, Scope
+
+_log = structlog.stdlib.get_logger(__name__)
+
+# Only signatures with a public key: with HS256 whoever knows the public key could sign.
+_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+# How far the provider's clock may differ from this one's, seconds.
+_LEEWAY_S = 30.0
+_FETCH_TIMEOUT_S = 5.0
+# Keys are fetched anew after this time, seconds, so that one that the provider withdrew stops opening anything;
+_FRESH_S = 300.0
+# they are used for so long where the provider does not answer meanwhile;
+_USABLE_S = 3600.0
+# and a token with an unknown key makes the server ask again at most so often, whoever sends how many of them.
+_RETRY_S = 10.0
+_ID_MAX = 255
+
+_ASK = "Sign in again, or ask the operator whether this server takes tokens of that provider."
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRules:
+    """What a token must be like."""
+
+    issuer: str
+    """Its `iss`."""
+    audience: str
+    """Must be in its `aud`."""
+    jwks: str
+    """The provider's public keys: URL, or path of a file."""
+    scope_claim: str
+    """The claim that says what the caller may do: a list, or words in a text; `a.b` also means member b of claim a."""
+    scopes: Mapping[str, Scope]
+    """What a word in that claim means."""
+
+
+class TokenVerifier:
+    """Checks tokens; may be used by many threads."""
+
+    def __init__(self, rules: TokenRules, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rules = rules
+        self._keys = _KeySet(rules.jwks, clock)
+
+    def caller_of(self, token: str) -> Caller:
+        """Who sends this token.
+
+        Raises:
+            TokenExpiredError: its time is over.
+            CredentialsInvalidError: it is no token, or none for this server.
+            IdentityProviderError: the provider's keys cannot be had.
+        """
+        rules = self._rules
+        try:
+            header = jwt.get_unverified_header(token)
+            if header.get("alg") not in _ALGORITHMS:
+                raise jwt.InvalidAlgorithmError
+            claims = jwt.decode(
+                token,
+                self._keys.find(header.get("kid")),
+                algorithms=list(_ALGORITHMS),
+                audience=rules.audience,
+                issuer=rules.issuer,
+                leeway=_LEEWAY_S,
+                options={"require": ["exp", "iss", "aud", "sub"]},
+            )
+        except jwt.ExpiredSignatureError as error:
+            raise TokenExpiredError("The token has expired.", cure="Sign in again.") from error
+        except jwt.PyJWTError as error:
+            # The class says enough (InvalidAudienceError, …); the text may repeat what was sent.
+            _log.info("token_refused", reason=type(error).__name__)
+            raise CredentialsInvalidError("The token is none that this server takes.", cure=_ASK) from error
+        words = set(_words(_claim(claims, rules.scope_claim)))
+        return Caller(f"oidc:{claims['sub']}"[:_ID_MAX], frozenset(rules.scopes[word] for word in words & set(rules.scopes)))
+
+
+class _KeySet:
+    """The provider's public keys, fetched when they are needed and kept for a while."""
+
+    def __init__(self, place: str, clock: Callable[[], float]) -> None:
+        self._place = place
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._keys: dict[str | None, jwt.PyJWK] = {}
+        self._fetched_at = self._tried_at = -float("inf")
+
+    def find(self, key_id: str | None) -> jwt.PyJWK:
+        """The key of an id.
+
+        Raises:
+            jwt.InvalidKeyError: the provider has none of that id.
+            IdentityProviderError: the keys cannot be had.
+        """
+        # Under the lock while fetching too: the others need what the first one gets.
+        with self._lock:
+            now = self._clock()
+            known = now - self._fetched_at <= _FRESH_S and key_id in self._keys
+            if not known and now - self._tried_at >= _RETRY_S:
+                self._refresh(now)
+            if now - self._fetched_at > _USABLE_S:
+                raise IdentityProviderError(
+                    "The public keys of the identity provider cannot be fetched.",
+                    cure="Try again in a moment. If it stays so, the operator should check HEPAMAP_OIDC_JWKS and the network.",
+                )
+            if key_id not in self._keys:
+                raise jwt.InvalidKeyError("unknown key")
+            return self._keys[key_id]
+
+    def _refresh(self, now: float) -> None:
+        self._tried_at = now
+        try:
+            keys = _fetch(self._place).keys
+        except (jwt.PyJWTError, OSError, ValueError) as error:
+            _log.warning("identity_provider_unavailable", reason=f"{type(error).__name__}: {error}")
+            return
+        self._keys = {key.key_id: key for key in keys if key.public_key_use in (None, "sig")}
+        if len(self._keys) == 1:
+            # A token that names no key can only mean the only one.
+            self._keys[None] = next(iter(self._keys.values()))
+        self._fetched_at = now
+
+
+def _fetch(place: str) -> jwt.PyJWKSet:
+    if place.startswith(("http://", "https://")):
+        return jwt.PyJWKClient(place, cache_jwk_set=False, timeout=_FETCH_TIMEOUT_S).get_jwk_set()
+    content = json.loads(Path(place).read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError("the file is no JSON object")
+    return jwt.PyJWKSet.from_dict(content)
+
+
+def _claim(claims: Mapping[str, Any], name: str) -> Any:
+    """A claim by its whole name (some are URLs, with dots), else by the way to it."""
+    if name in claims:
+        return claims[name]
+    value: Any = claims
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _words(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield from value.split()
+    elif isinstance(value, list):
+        yield from (item for item in value if isinstance(item, str))
