@@ -33,7 +33,8 @@ def free_port() -> int:
 @contextmanager
 def serving(settings: Settings, log: Path) -> Iterator[ServerProcess]:
     """Run `hepamap serve` until the block ends; what it logs is in `log`."""
-    settings = settings.model_copy(update={"port": free_port()})
+    own = {"allowed_hosts": ("127.0.0.1",)} if "allowed_hosts" in Settings.model_fields else {}
+    settings = settings.model_copy(update={"port": free_port(), **own})
     url = f"http://127.0.0.1:{settings.port}"
     with (
         log.open("wb") as out,

@@ -15,11 +15,12 @@ from starlette.concurrency import run_in_threadpool
 import hepamap
 from hepamap.api.errors import install_handlers
 from hepamap.api.middleware import RequestFrame
-from hepamap.api.routes import analyses, health, models, results, slides, uploads
+from hepamap.api.routes import analyses, events, health, models, results, slides, uploads
 from hepamap.api.schemas import AnalysisRequest, Problem
 from hepamap.api.services import Services
 from hepamap.api.uploads import remove_strays
 from hepamap.api.views import API_PREFIX
+from hepamap.api.waiting import JobWatch
 from hepamap.errors import OutputNotWritableError
 from hepamap.jobs.store import JobStore
 from hepamap.jobs.supervisor import SupervisorLimits, WorkerSupervisor
@@ -51,7 +52,7 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] = WORKER_COM
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         prepare_folders(settings)
         with closing(JobStore.open(settings.database_path)) as store:
-            app.state.services = Services(settings, store)
+            app.state.services = Services(settings, store, JobWatch(store.get))
             remove_strays(settings.uploads_dir, lambda name: store.get(name) is not None, older_than_s=_STRAY_UPLOAD_AFTER_S)
             supervisor = _start_worker(settings, worker_command)
             try:
@@ -73,7 +74,7 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] = WORKER_COM
     install_handlers(app)
     app.add_middleware(RequestFrame)
     versioned = APIRouter(prefix=API_PREFIX)
-    for router in (analyses.router, results.router, slides.router, uploads.router, models.router):
+    for router in (analyses.router, results.router, events.router, slides.router, uploads.router, models.router):
         versioned.include_router(router)
     app.include_router(versioned)
     app.include_router(health.router)
@@ -110,7 +111,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         _, extra = models_json_schema(
-            [(AnalysisRequest, "validation"), (Problem, "serialization")],
+            [(AnalysisRequest, "validation"), (Problem, "serialization"), (events.EventAnswer, "serialization")],
             ref_template="#/components/schemas/{model}",
         )
         document["components"]["schemas"].update(extra["$defs"])

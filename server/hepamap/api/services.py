@@ -11,16 +11,18 @@ from fastapi import Depends, Request
 from hepamap.api.slide_paths import SlideFolders
 from hepamap.api.upload_room import UploadLimits
 from hepamap.api.upload_store import UploadStore
+from hepamap.api.waiting import JobWatch
 from hepamap.jobs.store import JobStore
 from hepamap.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The settings and the open store."""
+    """The settings, the open store, and what looks at it for all who wait."""
 
     settings: Settings
     store: JobStore
+    watch: JobWatch
 
     @property
     def slide_folders(self) -> SlideFolders:

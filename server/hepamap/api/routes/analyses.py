@@ -6,17 +6,19 @@ import shutil
 from typing import Annotated, Any
 
 import structlog
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from hepamap.api.cursors import cursor_after, position_of
 from hepamap.api.errors import AnalysisNotFoundError
+from hepamap.api.representations import etag_of, has_it, not_modified
 from hepamap.api.routes.problems import problems
 from hepamap.api.schemas import AnalysisAnswer, AnalysisList
 from hepamap.api.services import Services, ServicesOf
 from hepamap.api.submission import submit
 from hepamap.api.uploads import receive
 from hepamap.api.views import analysis_answer, analysis_path
+from hepamap.api.waiting import wait_as_preferred
 from hepamap.jobs.job import Job
 from hepamap.jobs.states import JobState
 
@@ -24,6 +26,10 @@ _log = structlog.stdlib.get_logger(__name__)
 
 router = APIRouter(prefix="/analyses", tags=["analyses"])
 
+Prefer = Annotated[
+    str | None,
+    Header(description="`wait=N`: answer when the analysis has finished, or after N seconds (RFC 7240).", examples=["wait=30"]),
+]
 AnalysisId = Annotated[str, Path(description="Id of the analysis.", examples=["5f0c2b0e-6a55-4c0a-9d0b-0f0f5f3f9a11"])]
 
 # The endpoint reads the body itself (an upload goes straight to the disk), so it also describes it itself.
@@ -55,6 +61,7 @@ _BODY: dict[str, Any] = {
     response_model=AnalysisAnswer,
     openapi_extra=_BODY,
     responses={
+        200: {"description": "It has finished within the time that the client preferred to wait (`Prefer: wait=N`)."},
         202: {
             "description": "It is queued.",
             "headers": {"Location": {"description": "The analysis.", "schema": {"type": "string"}}},
@@ -70,11 +77,14 @@ _BODY: dict[str, Any] = {
         ),
     },
 )
-async def create_analysis(request: Request, response: Response, services: ServicesOf) -> AnalysisAnswer:
+async def create_analysis(request: Request, response: Response, services: ServicesOf, prefer: Prefer = None) -> AnalysisAnswer:
     """Ask for an analysis of a slide on the server (`slide.path`) or of an uploaded one (`file`)."""
     received = await receive(request, services.upload_limits)
     job = await run_in_threadpool(submit, received, services)
     _log.info("analysis_queued", job=job.id, uploaded=received.slide is not None)
+    job = await wait_as_preferred(job, prefer, response, services.watch, services.settings.wait_max_s)
+    if job.finished and "preference-applied" in response.headers:
+        response.status_code = 200
     response.headers["Location"] = analysis_path(job)
     return analysis_answer(job, services)
 
@@ -94,10 +104,26 @@ def list_analyses(
     )
 
 
-@router.get("/{analysis_id}", responses=problems(s404="There is no analysis of that id."))
-def get_analysis(analysis_id: AnalysisId, services: ServicesOf) -> AnalysisAnswer:
-    """One analysis as it stands."""
-    return analysis_answer(find_analysis(analysis_id, services), services)
+@router.get(
+    "/{analysis_id}",
+    response_model=AnalysisAnswer,
+    responses={
+        304: {"description": "It is as the client has it (`If-None-Match`)."},
+        **problems(s404="There is no analysis of that id."),
+    },
+)
+async def get_analysis(
+    analysis_id: AnalysisId, request: Request, response: Response, services: ServicesOf, prefer: Prefer = None
+) -> AnalysisAnswer | Response:
+    """One analysis as it stands, or as it stands once it has finished (`Prefer: wait=N`)."""
+    job = await run_in_threadpool(find_analysis, analysis_id, services)
+    job = await wait_as_preferred(job, prefer, response, services.watch, services.settings.wait_max_s)
+    answer = analysis_answer(job, services)
+    etag = etag_of(answer.model_dump_json())
+    if has_it(request.headers, etag):
+        return not_modified(etag)
+    response.headers["ETag"] = etag
+    return answer
 
 
 @router.delete(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
 from pydantic import FiniteFloat
 
+from hepamap import __version__
 from hepamap.api.errors import AnalysisNotFinishedError
+from hepamap.api.representations import etag_of, has_it, not_modified, tag_headers, tagged
 from hepamap.api.routes.analyses import AnalysisId, find_analysis
 from hepamap.api.routes.problems import problems
 from hepamap.api.services import Services, ServicesOf
@@ -39,6 +41,7 @@ _MAP_FILES: dict[MapFormat, tuple[str, str]] = {
             "description": "A GeoJSON FeatureCollection that QuPath imports as it is.",
             "content": {GEOJSON_TYPE: {"schema": {"type": "object"}}},
         },
+        304: {"description": "It is as the client has it (`If-None-Match`)."},
         **problems(
             s404="There is no analysis of that id.",
             s409="It has no result (yet).",
@@ -48,6 +51,7 @@ _MAP_FILES: dict[MapFormat, tuple[str, str]] = {
 )
 def get_contours(
     analysis_id: AnalysisId,
+    request: Request,
     services: ServicesOf,
     threshold: Annotated[
         FiniteFloat | None,
@@ -67,8 +71,11 @@ def get_contours(
     result = _result_of(job, services)
     if min_area_um2 is not None and min_area_um2 < 0:
         raise ParameterError(f"The minimum area {min_area_um2:g} µm² is below zero.", cure="Use 0 or more.")
+    etag = _etag_of(job, "contours", threshold, min_area_um2, frame)
+    if has_it(request.headers, etag):
+        return not_modified(etag)
     contours = result.contours(threshold=threshold, min_area_um2=min_area_um2, frame=_frame_of(frame, result))
-    return Response(to_text(contours), media_type=GEOJSON_TYPE)
+    return tagged(request.headers, to_text(contours), GEOJSON_TYPE, etag)
 
 
 @router.get(
@@ -83,6 +90,7 @@ def get_contours(
                 "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
             },
         },
+        304: {"description": "It is as the client has it (`If-None-Match`)."},
         **problems(
             s404="There is no analysis of that id.",
             s409="It has no result (yet).",
@@ -92,6 +100,7 @@ def get_contours(
 )
 def get_probability_map(
     analysis_id: AnalysisId,
+    request: Request,
     services: ServicesOf,
     format: Annotated[  # the name of the parameter in the URL
         MapFormat,
@@ -104,13 +113,21 @@ def get_probability_map(
     """The tumour probability of every cell."""
     job = find_analysis(analysis_id, services)
     result = _result_of(job, services)
+    etag = _etag_of(job, "map", format)
+    if has_it(request.headers, etag):
+        return not_modified(etag)
     if format == "color":
-        return Response(result.colour_png(), media_type="image/png")
+        return Response(result.colour_png(), media_type="image/png", headers=tag_headers(etag))
     name, media_type = _MAP_FILES[format]
     path = result.folder / name
     if not path.is_file():
         raise ResultDamagedError(f"The file {name} of the analysis is gone.", cure="Ask for the analysis again.")
-    return FileResponse(path, media_type=media_type, filename=f"{job.id}-{name}")
+    return FileResponse(path, media_type=media_type, filename=f"{job.id}-{name}", headers=tag_headers(etag))
+
+
+def _etag_of(job: Job, *question: object) -> str:
+    """A result never changes, so what was asked of which run tells all; another version may draw it in another way."""
+    return etag_of(__version__, job.id, job.finished_at, *question)
 
 
 def _frame_of(name: str, result: StoredResult) -> Frame | None:

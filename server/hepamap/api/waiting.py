@@ -1,0 +1,100 @@
+"""Waiting for jobs: however many clients wait, one look at the database at a time answers them all, and none is held between."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from hepamap.errors import HepamapError
+from hepamap.jobs.errors import JobStoreError
+from hepamap.jobs.job import Job
+
+_INTERVAL_S = 0.25
+_PREFERENCE = re.compile(r'\s*wait\s*=\s*"?([0-9]{1,9})"?\s*(?:;.*)?', re.IGNORECASE)
+
+
+class JobWatch:
+    """Looks at the jobs that somebody waits for; belongs to one event loop."""
+
+    def __init__(self, get: Callable[[str], Job | None], *, interval_s: float = _INTERVAL_S) -> None:
+        self._get = get
+        self._interval_s = interval_s
+        self._wanted: dict[str, asyncio.Future[Job | HepamapError | None]] = {}
+        self._round: asyncio.Task[None] | None = None
+
+    async def look(self, job_id: str) -> Job | None:
+        """The job as it is after a short while; None where it is gone.
+
+        Raises:
+            JobStoreError: the database does not answer.
+        """
+        future = self._wanted.setdefault(job_id, asyncio.get_running_loop().create_future())
+        if self._round is None:
+            self._round = asyncio.create_task(self._look_at_all())
+        # Shielded: one client that goes must not take the answer from the others.
+        found = await asyncio.shield(future)
+        if isinstance(found, HepamapError):
+            raise found
+        return found
+
+    async def until_finished(self, job: Job, seconds: float) -> Job:
+        """The job when it has finished, or as it was last seen within so many seconds."""
+        deadline = time.monotonic() + seconds
+        while not job.finished and time.monotonic() < deadline:
+            try:
+                now = await self.look(job.id)
+            except JobStoreError:
+                # What the client asked for has been done or found; that nobody can look just now does not undo it.
+                continue
+            if now is None:
+                break
+            job = now
+        return job
+
+    async def _look_at_all(self) -> None:
+        await asyncio.sleep(self._interval_s)
+        wanted, self._wanted, self._round = self._wanted, {}, None
+        found = await run_in_threadpool(self._find, tuple(wanted))
+        for job_id, future in wanted.items():
+            future.set_result(found[job_id])
+
+    def _find(self, job_ids: tuple[str, ...]) -> dict[str, Job | HepamapError | None]:
+        found: dict[str, Job | HepamapError | None] = {}
+        for job_id in job_ids:
+            try:
+                found[job_id] = self._get(job_id)
+            except HepamapError as error:
+                found[job_id] = error
+        return found
+
+
+def preferred_wait_s(prefer: str | None) -> int | None:
+    """The seconds that `Prefer: wait=N` (RFC 7240) asks for; None where it does not. What cannot be read counts as absent."""
+    for preference in (prefer or "").split(","):
+        found = _PREFERENCE.fullmatch(preference)
+        if found:
+            return int(found[1])
+    return None
+
+
+async def wait_as_preferred(job: Job, prefer: str | None, response: Response, watch: JobWatch, max_s: float) -> Job:
+    """Wait for a job as its client prefers, and say so in the answer.
+
+    Args:
+        job: as it is now.
+        prefer: the header of that name; several preferences are separated by commas.
+        response: gets `Preference-Applied`.
+        watch: looks at the job.
+        max_s: the longest wait that the server goes along with.
+    """
+    seconds = preferred_wait_s(prefer)
+    if seconds is None:
+        return job
+    seconds = min(seconds, int(max_s))
+    response.headers["Preference-Applied"] = f"wait={seconds}"
+    return await watch.until_finished(job, seconds)
