@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import BigInteger, String, insert, select, update
+from sqlalchemy import BigInteger, Double, String, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -32,7 +32,7 @@ class TallyRow(Base):
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     label: Mapped[str] = mapped_column(String(64), primary_key=True)
     count: Mapped[int] = mapped_column(BigInteger)
-    total: Mapped[float]
+    total: Mapped[float] = mapped_column(Double)
 
 
 @dataclass(frozen=True, slots=True)

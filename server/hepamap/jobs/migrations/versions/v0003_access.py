@@ -52,7 +52,7 @@ def upgrade() -> None:
         sa.Column("name", sa.String(64), nullable=False),
         sa.Column("label", sa.String(64), nullable=False),
         sa.Column("count", sa.BigInteger(), nullable=False),
-        sa.Column("total", sa.Float(), nullable=False),
+        sa.Column("total", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("name", "label", name="pk_tallies"),
     )
 
