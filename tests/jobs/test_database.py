@@ -10,6 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from hepamap.access.tables import AuditRow
+from hepamap.delivery.tables import DeliveryRow
 from hepamap.jobs.database import open_database
 from hepamap.jobs.errors import JobStoreError
 from hepamap.jobs.tables import Base
@@ -18,7 +19,7 @@ from hepamap.operations.tallies import TallyRow
 
 def test_migrations_make_the_tables_that_the_code_describes(tmp_path: Path) -> None:
     # Tables are described where they are used; naming one of each module makes sure that it is loaded.
-    assert {AuditRow.__tablename__, TallyRow.__tablename__} <= set(Base.metadata.tables)
+    assert {AuditRow.__tablename__, DeliveryRow.__tablename__, TallyRow.__tablename__} <= set(Base.metadata.tables)
     engine = open_database(tmp_path / "jobs.sqlite3")
     with engine.connect() as connection:
         differences = compare_metadata(MigrationContext.configure(connection), Base.metadata)

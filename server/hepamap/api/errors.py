@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from hepamap import errors
 from hepamap.access import errors as access_errors
 from hepamap.api.upload_errors import CHECKSUM_MISMATCH, UPLOAD_STATUS
+from hepamap.delivery.errors import CallbackError
 from hepamap.jobs.errors import JobStoreError
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -132,6 +133,7 @@ STATUS: Mapping[type[errors.HepamapError], int] = MappingProxyType(
         UnsupportedMediaTypeError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         RequestTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         **UPLOAD_STATUS,
+        CallbackError: HTTPStatus.UNPROCESSABLE_ENTITY,
         SlideNotAllowedError: HTTPStatus.FORBIDDEN,
         HostNotAllowedError: HTTPStatus.MISDIRECTED_REQUEST,
         OriginNotAllowedError: HTTPStatus.FORBIDDEN,
