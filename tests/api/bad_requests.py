@@ -1,0 +1,264 @@
+"""The requests behind the rows of docs/rest-bad-input.md, by the name of the row."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastapi.testclient import TestClient
+
+from tests.api import test_archives as zips
+from tests.api import test_bad_input as slides
+from tests.api.conftest import post, services_of
+from tests.api.test_bad_input import BOW_TIE, SQUARE
+from tests.api.tus_client import TUS, UPLOADS, append, begin, metadata, send_whole
+
+ANALYSES = "/api/v1/analyses"
+MB = 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a request may use."""
+
+    client: TestClient
+    root: Path
+    slide: Path
+
+
+Case = Callable[[Place], Any]
+
+
+def by_path(make: Callable[[Path, Path], Path | str]) -> Case:
+    return lambda at: at.client.post(ANALYSES, json={"slide": {"path": str(make(at.root, at.slide))}})
+
+
+def of_path(path: str) -> Case:
+    return by_path(lambda root, slide: path)
+
+
+def with_(**values: Any) -> Case:
+    """A good request with something bad in it."""
+    return lambda at: at.client.post(ANALYSES, json={"slide": {"path": str(at.slide)}, **values})
+
+
+def region(*ring: Any, kind: str = "Polygon") -> Case:
+    return with_(region={"type": kind, "coordinates": list(ring)})
+
+
+def body(content: bytes, kind: str = "application/json") -> Case:
+    return lambda at: at.client.post(ANALYSES, content=content, headers={"Content-Type": kind})
+
+
+def parts(*files: tuple[str, bytes], request: Any = None) -> Case:
+    form = [(name, (f"{name}.svs", data, "application/octet-stream")) for name, data in files]
+    data = {} if request is None else {"request": json.dumps(request)}
+    return lambda at: at.client.post(ANALYSES, files=form, data=data)
+
+
+def call(method: str, path: str) -> Case:
+    return lambda at: at.client.request(method, path)
+
+
+def of_finished(question: str) -> Case:
+    def ask(at: Place) -> Any:
+        from tests.api.conftest import work
+
+        links = post(at.client, at.slide)["links"]
+        work(at.client)
+        return at.client.get(f"{links['self']}/{question}")
+
+    return ask
+
+
+def of_queued(question: str) -> Case:
+    return lambda at: at.client.get(f"{post(at.client, at.slide)['links']['self']}/{question}")
+
+
+def resolve(**values: Any) -> Case:
+    return lambda at: at.client.post("/api/v1/slides/resolve", json=values)
+
+
+def new_upload(**headers: str) -> Case:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return lambda at: at.client.post(UPLOADS, headers={**TUS, **named})
+
+
+def piece(data: bytes = b"abc", offset: int | str = 0, length: int = 10, **headers: str) -> Case:
+    def send(at: Place) -> Any:
+        return append(at.client, begin(at.client, length), offset, data, **headers)
+
+    return send
+
+
+def second_writer(at: Place) -> Any:
+    url = begin(at.client, 10)
+    opened = services_of(at.client).uploads.open(url.rpartition("/")[2], 0)
+    try:
+        return append(at.client, url, 0, b"abc")
+    finally:
+        opened.close()
+
+
+def with_upload(make: Callable[[Place], str], **values: Any) -> Case:
+    return lambda at: at.client.post(ANALYSES, json={"slide": {"upload": make(at), **values}})
+
+
+def unfinished(at: Place) -> str:
+    return begin(at.client, 10).rpartition("/")[2]
+
+
+def no_tus(at: Place) -> Any:
+    return at.client.post(UPLOADS, headers={"Upload-Length": "10"})
+
+
+def other_type(at: Place) -> Any:
+    return at.client.patch(begin(at.client, 10), content=b"abc", headers={**TUS, "Upload-Offset": "0"})
+
+
+def another_slide(at: Place) -> Any:
+    wrong = hashlib.sha256(b"other").hexdigest()
+    return append(at.client, begin(at.client, 3, sha256=wrong), 0, b"abc")
+
+
+def zipped(make: Callable[[], bytes]) -> Case:
+    def send(at: Place) -> Any:
+        data = make()
+        return append(at.client, begin(at.client, len(data), "slide.zip"), 0, data)
+
+    return send
+
+
+def wrong_checksum() -> str:
+    return "sha1 " + base64.b64encode(hashlib.sha1(b"other").digest()).decode()
+
+
+VIEW = {"width": 1200, "height": 900}
+
+CASES: dict[str, Case] = {
+    # a slide by its path
+    "path-text": by_path(slides.text_named_svs),
+    "path-cut": by_path(slides.truncated),
+    "path-missing": by_path(slides.missing),
+    "path-folder": by_path(slides.folder),
+    "path-empty": by_path(slides.empty_file),
+    "path-no-pixel-size": by_path(slides.no_pixel_size),
+    "path-coarse": by_path(slides.overview_of_29_um),
+    "path-outside": by_path(slides.outside_the_roots),
+    "path-dots": by_path(slides.dots_out_of_the_root),
+    "path-link": by_path(slides.link_out_of_the_root),
+    "path-relative": of_path("slide.tif"),
+    "path-not-mapped": of_path(r"S:\slides\a.svs"),
+    "path-nul": of_path("/a\0b"),
+    "path-long": of_path("/" + "x" * 4096),
+    # what to do with it
+    "model-unknown": with_(model="hcc-99x"),
+    "model-version": with_(model="tiny-5x@9.9.9"),
+    "model-dots": with_(model="../../etc"),
+    "stride-other": with_(stride=17),
+    "stride-fraction": with_(stride=16.5),
+    "mode-unknown": with_(mode="quick"),
+    "threshold-high": with_(threshold=1.5),
+    "threshold-zero": with_(threshold=0),
+    "threshold-text": with_(threshold="high"),
+    "area-negative": with_(min_area_um2=-1),
+    "mpp-zero": with_(mpp_um=0),
+    "mpp-absurd": with_(mpp_um=5000),
+    "mpp-coarse": with_(mpp_um=29),
+    "region-empty": region(),
+    "region-flat": region([[5, 5], [9, 9], [5, 5], [5, 5]]),
+    "region-outside": region([[x + 9000, y] for x, y in SQUARE]),
+    "region-bow-tie": region(BOW_TIE),
+    "region-point": region(3, 4, kind="Point"),
+    "region-text": with_(region={"type": "Polygon", "coordinates": "around here"}),
+    "view-size": with_(client_view={"width": 700, "height": 900}),
+    "view-scale": with_(client_view={**VIEW, "pixel_width_um": 0.25, "pixel_height_um": 0.25}),
+    "view-zero": with_(client_view={"width": 0, "height": 900}),
+    "view-half": with_(client_view={"width": 1200}),
+    "identity-unknown": with_(identity={"patient": "Jane Doe"}),
+    "identity-long": with_(identity={"accession": "x" * 201}),
+    "priority-high": with_(priority=1000),
+    "name-misspelt": with_(tresholt=0.5),
+    # bodies
+    "json-empty": body(b""),
+    "json-broken": body(b"{"),
+    "json-list": body(b"[]"),
+    "json-no-slide": body(b"{}"),
+    "json-nan": body(b'{"slide": {"path": "/a"}, "threshold": NaN}'),
+    "json-no-text": body(b"\xff\xfe"),
+    "json-deep": body(b'{"region": ' + b"[" * 5000 + b"]" * 5000 + b"}"),
+    "json-large": body(b'{"model": "' + b"x" * 70_000 + b'"}'),
+    "type-form": body(b"slide=a", "application/x-www-form-urlencoded"),
+    "type-none": body(b"slide=a", ""),
+    "multipart-no-boundary": body(b"slide=a", "multipart/form-data"),
+    "multipart-broken": body(b"nonsense", "multipart/form-data; boundary=b"),
+    "multipart-other": parts(("photo", b"x")),
+    "multipart-twice": parts(("file", b"x"), ("file", b"y")),
+    "multipart-empty": parts(("file", b"")),
+    "multipart-large": parts(("file", b"x" * (2 * MB + 1))),
+    "multipart-text": parts(("file", b"These are notes.")),
+    "multipart-and-path": parts(("file", b"x"), request={"slide": {"path": "/slides/b.tif"}}),
+    # addresses
+    "address-unknown": call("GET", "/api/v1/nothing"),
+    "method-other": call("PUT", ANALYSES),
+    "analysis-unknown": call("GET", f"{ANALYSES}/nobody"),
+    "analysis-delete-unknown": call("DELETE", f"{ANALYSES}/nobody"),
+    "events-unknown": call("GET", f"{ANALYSES}/nobody/events"),
+    "contours-unknown": call("GET", f"{ANALYSES}/nobody/contours"),
+    "list-state": call("GET", f"{ANALYSES}?state=sleeping"),
+    "list-limit": call("GET", f"{ANALYSES}?limit=0"),
+    "list-cursor": call("GET", f"{ANALYSES}?cursor=nonsense"),
+    "model-address": call("GET", "/api/v1/models/nothing"),
+    # results
+    "contours-early": of_queued("contours"),
+    "map-early": of_queued("probability-map"),
+    "contours-threshold": of_finished("contours?threshold=2"),
+    "contours-area": of_finished("contours?min_area_um2=-1"),
+    "contours-frame": of_finished("contours?frame=mars"),
+    "map-format": of_finished("probability-map?format=jpeg"),
+    # slides/resolve
+    "resolve-nothing": resolve(),
+    "resolve-half": resolve(path="/a", width=5),
+    "resolve-negative": resolve(path="/a", width=-5, height=5),
+    "resolve-misspelt": resolve(path="/a", hight=5),
+    # uploads
+    "tus-version": no_tus,
+    "tus-no-length": new_upload(),
+    "tus-length-text": new_upload(Upload_Length="ten"),
+    "tus-length-zero": new_upload(Upload_Length="0"),
+    "tus-length-deferred": new_upload(Upload_Defer_Length="1"),
+    "tus-large": new_upload(Upload_Length=str(2 * MB + 1)),
+    "tus-metadata": new_upload(Upload_Length="10", Upload_Metadata="filename !!!"),
+    "tus-metadata-hash": new_upload(Upload_Length="10", Upload_Metadata=metadata(sha256="abc")),
+    "tus-unknown": lambda at: append(at.client, f"{UPLOADS}/nobody", 0, b"abc"),
+    "tus-offset": piece(offset=5),
+    "tus-offset-text": piece(offset="here"),
+    "tus-type": other_type,
+    "tus-too-much": piece(b"x" * 11),
+    "tus-checksum": piece(upload_checksum=wrong_checksum()),
+    "tus-checksum-kind": piece(upload_checksum="crc32 AAAA"),
+    "tus-checksum-whole": another_slide,
+    "tus-two-writers": second_writer,
+    "upload-unknown": with_upload(lambda at: "nobody"),
+    "upload-unfinished": with_upload(unfinished),
+    "upload-and-path": with_upload(lambda at: "nobody", path="/a"),
+    "upload-text": with_upload(lambda at: send_whole(at.client, b"These are notes.", "notes.svs")),
+    # zips
+    "zip-dots": zipped(lambda: zips.zipped(("../a.svs", b"x"))),
+    "zip-absolute": zipped(lambda: zips.zipped(("/etc/a.svs", b"x"))),
+    "zip-link": zipped(lambda: zips.zipped((zips.special("a.svs", stat.S_IFLNK | 0o777), b"/etc/passwd"))),
+    "zip-twice": zipped(lambda: zips.doctored(zips.zipped(("a.svs", b"x"), ("b.svs", b"y")), b"b.svs", b"a.svs")),
+    "zip-case": zipped(lambda: zips.zipped(("a.svs", b"x"), ("A.SVS", b"y"))),
+    "zip-large": zipped(lambda: zips.zipped(("a.svs", bytes(3 * MB)))),
+    "zip-lying": zipped(zips.lying_about_its_size),
+    "zip-encrypted": zipped(zips.encrypted),
+    "zip-damaged": zipped(zips.damaged),
+    "zip-no-slide": zipped(lambda: zips.zipped(("notes.txt", b"x"))),
+    "zip-two-slides": zipped(lambda: zips.zipped(("a.svs", b"x"), ("b.svs", b"y"))),
+}
