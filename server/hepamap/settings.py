@@ -88,6 +88,15 @@ class Settings(BaseSettings):
     events_heartbeat_s: float = Field(default=15.0, gt=0)
     """Silence after which a stream of events says that it is still there, seconds."""
 
+    callback_allow: Annotated[tuple[str, ...], NoDecode] = ()
+    """What the server may call back, separated by commas: hosts (`lis.hospital.org`, `*.hospital.org`), which must have public
+    addresses, and networks (`10.1.0.0/16`) for private ones; none given: it calls nobody."""
+    callback_secrets: str = ""
+    """Folder of the secrets that callbacks are signed with, one file each, named as the secret; that of name `default` signs
+    where a request names none. Empty: `callback-secrets` in data_dir."""
+    callback_timeout_s: float = Field(default=10.0, gt=0, le=60)
+    """How long a receiver may take to answer a callback, seconds; then it is tried again later."""
+
     embedded_worker: bool = True
     """Whether the server starts and supervises one worker process of its own."""
     worker_poll_s: float = Field(default=0.25, gt=0)
@@ -104,6 +113,15 @@ class Settings(BaseSettings):
     """Longest pause between two restarts, seconds."""
     worker_stop_s: float = Field(default=15.0, gt=0)
     """Time a worker has to put its job back when it is asked to stop, seconds; then it is killed."""
+
+    @field_validator("callback_allow", mode="before")
+    @classmethod
+    def _split_callback_allow(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        text = value.strip()
+        parts = json.loads(text) if text.startswith("[") else text.split(",")
+        return tuple(part.strip() for part in parts if part.strip())
 
     @field_validator("slide_roots", mode="before")
     @classmethod
@@ -129,6 +147,11 @@ class Settings(BaseSettings):
     def _make_absolute(cls, value: Path) -> Path:
         # The worker process must find the same folder, whatever it is started from.
         return value.expanduser().resolve()
+
+    @property
+    def callback_secrets_dir(self) -> Path:
+        """One file per secret."""
+        return Path(self.callback_secrets).expanduser() if self.callback_secrets else self.data_dir / "callback-secrets"
 
     @property
     def database_path(self) -> Path:

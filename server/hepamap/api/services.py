@@ -12,6 +12,8 @@ from hepamap.api.slide_paths import SlideFolders
 from hepamap.api.upload_room import UploadLimits
 from hepamap.api.upload_store import UploadStore
 from hepamap.api.waiting import JobWatch
+from hepamap.delivery.signature import Secrets
+from hepamap.delivery.targets import TargetPolicy
 from hepamap.jobs.store import JobStore
 from hepamap.settings import Settings
 
@@ -28,6 +30,16 @@ class Services:
     def slide_folders(self) -> SlideFolders:
         """Which files a client may name."""
         return SlideFolders(self.settings.slide_roots, self.settings.path_mappings)
+
+    @property
+    def callback_targets(self) -> TargetPolicy:
+        """Which addresses may be called back."""
+        return TargetPolicy(self.settings.callback_allow)
+
+    @property
+    def callback_secrets(self) -> Secrets:
+        """What callbacks are signed with."""
+        return Secrets(self.settings.callback_secrets_dir)
 
     @property
     def upload_limits(self) -> UploadLimits:
