@@ -15,6 +15,13 @@ dataset_app = typer.Typer(help="Patches from annotated slides.", no_args_is_help
 
 ModelsDir = Annotated[Path | None, typer.Option(help="Folder of the model packs.")]
 
+_INSTEAD = "; may be given several times, and then replaces the names that are known."
+TumourClasses = Annotated[list[str] | None, typer.Option("--tumour-class", help=f"Class name that means tumour{_INSTEAD}")]
+NonTumourClasses = Annotated[
+    list[str] | None, typer.Option("--non-tumour-class", help=f"Class name that means non-tumour{_INSTEAD}")
+]
+ExcludedClasses = Annotated[list[str] | None, typer.Option("--exclude-class", help=f"Class name of areas to leave out{_INSTEAD}")]
+
 
 @dataset_app.command("phantoms")
 def dataset_phantoms(
@@ -45,12 +52,18 @@ def dataset_build(
         int, typer.Option(min=0, help="Fields of each class for training: patches with real surroundings, for dense mode.")
     ] = 0,
     seed: Annotated[int, typer.Option(help="The same seed draws the same patches.")] = 0,
+    tumour_class: TumourClasses = None,
+    non_tumour_class: NonTumourClasses = None,
+    exclude_class: ExcludedClasses = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier data set.")] = False,
 ) -> None:
     """Draw balanced patches from annotated slides by the paper's rules."""
     from hepamap.training.build import BuildProgress, DatasetSpec, build_dataset
+    from hepamap.training.class_map import DEFAULT_CLASSES
 
-    spec = DatasetSpec(mpp=mpp, patch_m=patch, per_class={"train": train, "val": val, "test": test}, fields=fields, seed=seed)
+    classes = DEFAULT_CLASSES.with_names(tumour_class, non_tumour_class, exclude_class)
+    per_class = {"train": train, "val": val, "test": test}
+    spec = DatasetSpec(mpp=mpp, patch_m=patch, per_class=per_class, fields=fields, seed=seed, classes=classes)
     with progress_bar(out.name) as show:
 
         def tell(step: BuildProgress) -> None:
@@ -113,19 +126,24 @@ def evaluate(
     model: Annotated[list[str], typer.Option(help="Model pack; may be given several times.")],
     split: Annotated[str, typer.Option(help="Which rows of the table.")] = "test",
     stride: Annotated[int | None, typer.Option(help="Step between patches, model px; default: as each model says.")] = None,
+    tumour_class: TumourClasses = None,
+    non_tumour_class: NonTumourClasses = None,
+    exclude_class: ExcludedClasses = None,
     models_dir: ModelsDir = None,
 ) -> None:
     """Score models on annotated slides through the pipeline that serves; prints a Markdown table."""
     from hepamap.detection import Detector
+    from hepamap.training.class_map import DEFAULT_CLASSES
     from hepamap.training.cohort import read_cohort
     from hepamap.training.evaluate import evaluate as run
     from hepamap.training.evaluate import markdown_table
 
     slides = [row for row in read_cohort(table) if row.split == split]
     detector = Detector(models_dir or Settings().models_dir)
+    classes = DEFAULT_CLASSES.with_names(tumour_class, non_tumour_class, exclude_class)
     scores = []
     with progress_bar("evaluate") as show:
-        for score in run(slides, model, detector, stride_m=stride, progress=show):
+        for score in run(slides, model, detector, stride_m=stride, classes=classes, progress=show):
             scores.append(score)
             typer.echo(f"{score.slide} {score.model}: IoU {score.iou:.3f}, AUC {score.auc:.3f}", err=True)
     typer.echo(markdown_table(scores), nl=False)

@@ -20,8 +20,8 @@ from shapely.geometry.base import BaseGeometry
 from hepamap import __version__
 from hepamap.errors import OutputExistsError, OutputNotWritableError
 from hepamap.slide import Slide
-from hepamap.training.annotations import DEFAULT_CLASSES, ClassMap
 from hepamap.training.areas import labelled_areas
+from hepamap.training.class_map import DEFAULT_CLASSES, ClassMap
 from hepamap.training.cohort import SPLITS, CohortSlide, check_cohort, read_cohort
 from hepamap.training.dataset import (
     COLUMNS,
@@ -287,10 +287,10 @@ def _areas_on(slide: Slide, row: CohortSlide, classes: ClassMap) -> _Areas:
         "annotations": row.annotations.name,
         "tumour_mm2": _mm2(areas.tumour_l0, slide),
         "non_tumour_mm2": _mm2(areas.non_tumour_l0, slide),
-        "conflict_mm2": round(areas.drawn.conflict_area_l0 * slide.pixel_size.area_um2 / 1e6, 4),
+        "conflict_mm2": round(areas.conflict_area_l0 * slide.pixel_size.area_um2 / 1e6, 4),
         "repaired_polygons": areas.file.repaired,
         "ignored_objects": areas.file.ignored,
-        "ignored_classes": areas.drawn.ignored,
+        "ignored_classes": areas.ignored_classes,
     }
     return _Areas(areas.tumour_l0, areas.non_tumour_l0, notes)
 

@@ -24,9 +24,21 @@ class AnnotationNotFoundError(AnnotationError):
 
 
 class AnnotationInvalidError(AnnotationError):
-    """The file is no GeoJSON as QuPath writes it."""
+    """The file is not what the viewers write that are known."""
 
     code = "annotation_invalid"
+
+
+class AnnotationOutsideError(AnnotationError):
+    """What was drawn lies outside of its slide."""
+
+    code = "annotation_outside"
+
+
+class ClassesUnknownError(AnnotationError):
+    """None of the class names in an annotation file means anything here."""
+
+    code = "classes_unknown"
 
 
 class CohortInvalidError(TrainingError):

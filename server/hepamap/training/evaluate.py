@@ -21,9 +21,11 @@ from hepamap.probability_map import ProbabilityMap
 from hepamap.results import StoredResult, open_result
 from hepamap.slide import Slide
 from hepamap.training.agreement import Shift, best_shift, intersection_over_union
-from hepamap.training.annotations import areas_by_meaning, read_annotations
+from hepamap.training.annotations import read_annotations
 from hepamap.training.areas import labelled_areas
+from hepamap.training.class_map import DEFAULT_CLASSES, ClassMap, areas_by_meaning
 from hepamap.training.cohort import CohortSlide
+from hepamap.training.errors import AnnotationInvalidError
 from hepamap.training.masks import ShareMap, rasterise
 from hepamap.training.patches import labels_for_test
 
@@ -54,6 +56,7 @@ def evaluate(
     detector: Detector,
     *,
     stride_m: int | None = None,
+    classes: ClassMap = DEFAULT_CLASSES,
     progress: Callable[[Progress], None] = ignore_progress,
 ) -> Iterable[SlideScore]:
     """Score models on annotated slides, one after the other.
@@ -63,6 +66,7 @@ def evaluate(
         models: packs, by id or id@version.
         detector: the loaded models.
         stride_m: stride, model px; None: as each model says.
+        classes: what the class names of the annotations mean.
         progress: told how far the current slide is.
     """
     for row in slides:
@@ -71,15 +75,21 @@ def evaluate(
                 request = DetectionRequest(row.slide, model, stride_m=stride_m, mpp_override_um=row.mpp_override_um)
                 summary = detect(request, Path(folder) / "result", detector, progress=progress)
                 stored = open_result(Path(folder) / "result")
-            yield score(row, model, stored.map, summary.result["parameters"], summary.result["seconds"]["total"])
+            parameters, seconds = summary.result["parameters"], summary.result["seconds"]["total"]
+            yield score(row, model, stored.map, parameters, seconds, classes)
 
 
 def score(
-    row: CohortSlide, model: str, probability_map: ProbabilityMap, parameters: Mapping[str, Any], seconds: float
+    row: CohortSlide,
+    model: str,
+    probability_map: ProbabilityMap,
+    parameters: Mapping[str, Any],
+    seconds: float,
+    classes: ClassMap = DEFAULT_CLASSES,
 ) -> SlideScore:
     """Compare a map with a slide's annotations."""
     with Slide.open(row.slide, mpp_override_um=row.mpp_override_um) as slide:
-        areas = labelled_areas(slide, row)
+        areas = labelled_areas(slide, row, classes)
         um2_per_px = slide.pixel_size.area_um2
     threshold = parameters["threshold"]
     found = _contours(probability_map, parameters)
@@ -109,9 +119,14 @@ def compare(stored: StoredResult, annotations: Path) -> tuple[float, Shift | Non
     Raises:
         AnnotationError: the annotations cannot be read.
     """
-    offset = np.array([stored.frame.offset_l0.x, stored.frame.offset_l0.y])
-    drawn = areas_by_meaning(read_annotations(annotations).annotations).tumour_l0
-    truth_l0 = shapely.transform(drawn, lambda points: points + offset)
+    file = read_annotations(annotations)
+    if file.frame == "slide_centre_nm":
+        raise AnnotationInvalidError(
+            f"The places in {annotations.name} can be told with the slide only.", cure="Use `hepamap evaluate`, or give GeoJSON."
+        )
+    corner = stored.frame.offset_l0
+    offset = np.array([corner.x, corner.y] if file.frame == "table" else [0.0, 0.0])
+    truth_l0 = shapely.transform(areas_by_meaning(file.annotations).tumour, lambda points: points + offset)
     found_l0 = _contours(stored.map, stored.summary["parameters"])
     return intersection_over_union(found_l0, truth_l0), best_shift(found_l0, truth_l0, stored.map.lattice)
 
