@@ -176,7 +176,8 @@ def test_whatever_a_zip_holds_nothing_is_written_elsewhere(
     tmp_path_factory: pytest.TempPathFactory, files: list[tuple[str, bytes]], data: st.DataObject
 ) -> None:
     place = tmp_path_factory.mktemp("zip")
-    distinct = {name.encode("utf-8", "replace").decode() or "x": content for name, content in files}
+    # The library that writes the zip cuts names at a NUL; those that keep theirs have a test of their own.
+    distinct = {name.encode("utf-8", "replace").decode().replace("\0", "") or "x": content for name, content in files}
     packed = bytearray(zipped(*distinct.items()))
     for _ in range(data.draw(st.integers(0, 3))):
         packed[data.draw(st.integers(0, len(packed) - 1))] = data.draw(st.integers(0, 255))
