@@ -262,6 +262,24 @@ def write_pack(
     return load_pack(folder)
 
 
+def rewrite_manifest(pack: ModelPack, **changes: Any) -> ModelPack:
+    """Change fields of a pack's manifest, whole or not at all; the weights stay as they are.
+
+    Raises:
+        PackInvalidError: the manifest would break the schema.
+    """
+    try:
+        manifest = PackManifest.model_validate({**pack.manifest.model_dump(mode="json"), **changes})
+    except ValidationError as error:
+        raise PackInvalidError(
+            f"The manifest of {pack.name} cannot be changed: {error.errors()[0]['msg']}.", cure="Check the pack's modes and strides."
+        ) from error
+    partial = pack.folder / f".{MANIFEST_NAME}.partial"
+    partial.write_text(manifest_json(manifest), encoding="utf-8")
+    os.replace(partial, pack.folder / MANIFEST_NAME)
+    return ModelPack(pack.folder, manifest)
+
+
 def manifest_json(manifest: PackManifest) -> str:
     """The text of `model.json`."""
     return json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"

@@ -12,7 +12,7 @@ from hepamap.tissue import BACKGROUND_MEAN_RGB, BACKGROUND_SHARE
 
 _SQUARE_M = 16  # side of what one pixel of the overview stands for, model px
 _WORTH_IT = 1 / 8  # the overview decodes at most this share of what it may spare
-_MARGIN = 10.0  # grey levels that a scanner's small levels may be brighter than the average of its large ones
+_MARGIN = 4.0  # grey levels that a scanner's small levels may be brighter than the average of its large ones
 _BLOCK = 2048  # longest side of what is looked at at once, overview px
 
 

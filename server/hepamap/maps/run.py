@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from hepamap.errors import CancelledError
 from hepamap.plausibility import StainTally
-from hepamap.predictor import LaneFeed
 from hepamap.timing import StageClock
 
 
@@ -26,6 +25,17 @@ class PatchNetwork(Protocol):
         """From RGB patches (N, P, P, 3) to tumour probabilities (N,)."""
 
 
+class Lane(Protocol):
+    """What dense mode needs of a lane; see `hepamap.predictor.LaneFeed`."""
+
+    @property
+    def rows_m(self) -> int:
+        """Height that is best fed at once, model px."""
+
+    def feed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """From rows of pixels (R, W, 3) to rows of probabilities (R / 16, positions)."""
+
+
 class DenseNetwork(PatchNetwork, Protocol):
     """What dense mode needs besides."""
 
@@ -36,7 +46,7 @@ class DenseNetwork(PatchNetwork, Protocol):
     def strip_rows_m(self, positions: int) -> int:
         """Height that a lane is best fed at once, model px: a power of 2."""
 
-    def open_lane(self, positions: int) -> LaneFeed:
+    def open_lane(self, positions: int) -> Lane:
         """Begin a lane."""
 
 

@@ -20,8 +20,8 @@ _PIXELS_AT_ONCE = {"cpu": 64 * 64 * 64, "gpu": 1024 * 64 * 64}
 """Pixels of the patches of one batch, by device; halved when memory runs short."""
 _STRIP_PIXELS = {"cpu": 600_000, "gpu": 4_600_000}
 _STRIP_ROWS_M = {"cpu": (64, 256), "gpu": (64, 1024)}
-_LANE_POSITIONS = (29, 61, 125, 253)
-"""Widths of lanes: few, because each is a graph of its own; 16 px apart, so 253 of them are a field of 4 k pixels."""
+_LANE_POSITIONS = (29, 45, 61, 77, 93, 109, 125, 157, 189, 221, 253)
+"""Widths of lanes, in patches 16 px apart; each that is used is a graph of its own. 253 of them are a field of 4 k pixels."""
 _TUMOUR_CLASS = 1
 _PROBABILITY_SLACK = {"float32": 1e-4, "mixed_float16": 2e-3, "mixed_bfloat16": 2e-3}  # softmax may pass 1 by a rounding
 
@@ -35,7 +35,8 @@ class Predictor:
     """Widths that a lane may have, in patches 16 px apart."""
 
     def __init__(self, model: Any, patch_m: int, *, device: str = "cpu", policy: str = "float32") -> None:
-        self._model = model
+        self.model = model
+        """The keras model of one patch."""
         self._device = device
         self._shrunk = 1
         self._strips: dict[tuple[int, int], StripNetwork] = {}
@@ -72,7 +73,7 @@ class Predictor:
             with backend.policy(policy):
                 model = build_network(spec.network.backbone, spec.network.head, spec.input.patch)
             set_weights(model, weights)
-            model.compile(jit_compile=False)  # XLA was measured to be a third slower here on a CPU
+            backend.compile_graph(model)
             return model
 
         predictor = cls(build(policy), spec.input.patch, device=device, policy=policy)
@@ -163,8 +164,8 @@ class Predictor:
             from hepamap.networks.strips import strip_network
 
             with backend.policy(self.policy), self._scope():
-                network = strip_network(self._model, key[1], positions, self._unpadded)
-            network.model.compile(jit_compile=False)
+                network = strip_network(self.model, key[1], positions, self._unpadded)
+            backend.compile_graph(network.model)
             self._strips[key] = network
         return self._strips[key]
 
@@ -177,7 +178,7 @@ class Predictor:
         batch[: len(patches)] = patches
         batch /= 255.0
         with self._scope():
-            answer = self._model.predict_on_batch(batch)
+            answer = self.model.predict_on_batch(batch)
         return self._checked(np.asarray(answer), (size, 2))[: len(patches)]
 
     def _checked(self, answer: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -223,7 +224,7 @@ class Predictor:
         self._unpadded.clear()
         self._scope = lambda: keras.device("cpu:0")
         with self._scope():
-            self._model = rebuild(self.policy)
+            self.model = rebuild(self.policy)
 
 
 def _invalid(what: str) -> PredictionInvalidError:

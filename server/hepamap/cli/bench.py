@@ -1,0 +1,39 @@
+"""`hepamap bench`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from hepamap.cli.console import progress_bar
+from hepamap.cli.detect import read_region_file
+from hepamap.settings import Settings
+
+
+def bench(
+    slide: Annotated[Path, typer.Argument(help="A slide with much tissue.")],
+    model: Annotated[str, typer.Option(help="Model pack: id or id@version.")] = "hcc-5x",
+    region: Annotated[Path | None, typer.Option(help="GeoJSON file with the region to look at, in level-0 px.")] = None,
+    stride: Annotated[int | None, typer.Option(help="Step between patches, model px; default: as the model says.")] = None,
+    precision: Annotated[Literal["auto", "float32", "mixed"], typer.Option(help="Arithmetic of the network.")] = "auto",
+    loop_patches: Annotated[int, typer.Option(min=1, help="Patches of the authors' loop that are timed.")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
+    models_dir: Annotated[Path | None, typer.Option(help="Folder of the model packs.")] = None,
+) -> None:
+    """Compare the authors' loop, patch mode and dense mode on one slide: patches a second, where the time goes, ratios."""
+    from hepamap.benchmark import markdown, run_benchmark
+    from hepamap.geometry import Point
+    from hepamap.model_pack import find_pack
+    from hepamap.regions import parse_region
+    from hepamap.slide import Slide
+
+    pack = find_pack(models_dir or Settings().models_dir, model)
+    with Slide.open(slide) as opened, progress_bar("bench") as show:
+        shape = None if region is None else parse_region(read_region_file(region), Point(0.0, 0.0), opened.size_l0)
+        report = run_benchmark(
+            opened, pack, region_l0=shape, stride_m=stride, precision=precision, loop_patches=loop_patches, progress=show
+        )
+    typer.echo(json.dumps(report.to_json(), indent=2) if as_json else markdown(report), nl=as_json)

@@ -1,0 +1,106 @@
+"""A network whose device has little memory: smaller pieces, then the CPU, and the same answers."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from hepamap.errors import OutOfMemoryError
+from hepamap.predictor import Predictor
+from hepamap.predictor.backend import dtype_policy, is_out_of_memory
+from tests.networks.test_dense import random_network
+
+
+class ResourceExhaustedError(Exception):
+    """Named as TensorFlow's."""
+
+
+class Small:
+    """A network that refuses more than some pixels at once, as a full card does."""
+
+    def __init__(self, model: Any, most_pixels: int) -> None:
+        self._model = model
+        self._most_pixels = most_pixels
+        self.sizes: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def predict_on_batch(self, batch: NDArray[np.float32]) -> Any:
+        pixels = batch.shape[0] * batch.shape[1] * batch.shape[2]
+        self.sizes.append(len(batch))
+        if pixels > self._most_pixels:
+            raise ResourceExhaustedError("OOM when allocating tensor")
+        return self._model.predict_on_batch(batch)
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return random_network()
+
+
+def patches(count: int) -> Any:
+    return np.random.default_rng(3).integers(0, 256, (count, 64, 64, 3), np.uint8)
+
+
+def test_batches_are_halved_until_they_fit(model: Any) -> None:
+    small = Small(model, 20 * 64 * 64)
+    predictor = Predictor(small, 64)
+    answer = predictor.predict(patches(40))
+    assert small.sizes == [64, 32, 16, 16, 16]
+    assert answer == pytest.approx(Predictor(model, 64).predict(patches(40)), abs=1e-6)
+    assert predictor.batch_size == 16
+    assert predictor.warnings == []  # slower, but nothing that a user must know
+
+
+def test_strips_are_halved_in_the_middle_of_a_lane(model: Any) -> None:
+    plain, tight = Predictor(model, 64), Predictor(model, 64)
+    lane, other = plain.open_lane(29), tight.open_lane(29)
+    rows_m = lane.rows_m
+    pixels = np.random.default_rng(4).integers(0, 256, (4 * rows_m, lane.width_m, 3), np.uint8)
+    expected = lane.feed(pixels)
+    first = other.feed(pixels[:rows_m])
+    tight._shrink(MemoryError())
+    assert other.rows_m == rows_m // 2
+    assert np.concatenate([first, other.feed(pixels[rows_m:])]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_gpu_without_room_for_one_patch_gives_way_to_the_cpu(model: Any) -> None:
+    predictor = Predictor(Small(model, 0), 64, device="gpu", policy="mixed_float16")
+    predictor._rebuild = lambda policy: model
+    answer = predictor.predict(patches(3))
+    assert answer == pytest.approx(Predictor(model, 64).predict(patches(3)), abs=1e-6)
+    assert (predictor.device, predictor.policy) == ("cpu", "float32")
+    assert [code for code, _ in predictor.warnings] == ["gpu_memory"]
+
+
+def test_a_cpu_without_room_says_so(model: Any) -> None:
+    with pytest.raises(OutOfMemoryError, match="single patch"):
+        Predictor(Small(model, 0), 64).predict(patches(1))
+
+
+def test_other_failures_are_not_taken_for_it() -> None:
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))
+    assert is_out_of_memory(RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate"))
+    assert not is_out_of_memory(ValueError("shapes do not match"))
+
+
+def test_precision_by_device() -> None:
+    assert dtype_policy("auto", "cpu") == "float32"
+    assert dtype_policy("auto", "gpu") == "mixed_float16"
+    assert dtype_policy("float32", "gpu") == "float32"
+    assert dtype_policy("mixed", "cpu") == "mixed_bfloat16"
+
+
+def test_mixed_precision_answers_nearly_the_same(tmp_path: Any) -> None:
+    from tests.packs import write_network_pack
+
+    pack = write_network_pack(tmp_path, "random-5x")
+    exact, mixed = (Predictor.load(pack, precision) for precision in ("float32", "mixed"))
+    assert mixed.policy == "mixed_bfloat16"
+    assert mixed.predict(patches(4)) == pytest.approx(exact.predict(patches(4)), abs=0.02)
+    lanes = [predictor.open_lane(29) for predictor in (exact, mixed)]
+    pixels = np.random.default_rng(4).integers(0, 256, (2 * lanes[0].rows_m, lanes[0].width_m, 3), np.uint8)
+    assert lanes[1].feed(pixels) == pytest.approx(lanes[0].feed(pixels), abs=0.02)
