@@ -114,15 +114,6 @@ class Settings(BaseSettings):
     worker_stop_s: float = Field(default=15.0, gt=0)
     """Time a worker has to put its job back when it is asked to stop, seconds; then it is killed."""
 
-    @field_validator("callback_allow", mode="before")
-    @classmethod
-    def _split_callback_allow(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        text = value.strip()
-        parts = json.loads(text) if text.startswith("[") else text.split(",")
-        return tuple(part.strip() for part in parts if part.strip())
-
     @field_validator("slide_roots", mode="before")
     @classmethod
     def _split_roots(cls, value: Any) -> Any:
@@ -131,6 +122,15 @@ class Settings(BaseSettings):
         text = value.strip()
         parts = json.loads(text) if text.startswith("[") else text.split(os.pathsep)
         return tuple(part for part in parts if part)
+
+    @field_validator("allowed_hosts", "cors_origins", "callback_allow", mode="before")
+    @classmethod
+    def _split_names(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        text = value.strip()
+        parts = json.loads(text) if text.startswith("[") else text.split(",")
+        return tuple(part.strip() for part in parts if part.strip())
 
     @field_validator("slide_roots")
     @classmethod

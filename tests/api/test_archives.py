@@ -11,11 +11,14 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as trying
 from hypothesis import strategies as st
 
+from hepamap.api.app import create_app
 from hepamap.api.archives import is_archive, slide_in, unpack
 from hepamap.api.upload_errors import ArchiveError
+from hepamap.settings import Settings
 from tests.api.conftest import services_of, work
 from tests.api.test_bad_input import check_problem
 from tests.api.tus_client import append, begin, send_whole
@@ -130,6 +133,16 @@ def test_a_bomb_below_the_size_limit_is_known_by_its_ratio(tmp_path: Path) -> No
     assert not (tmp_path / "out").exists()
 
 
+def test_what_a_zip_grows_to_counts_for_the_quota(settings: Settings) -> None:
+    data = zipped(("a.svs", bytes(MB)))
+    with TestClient(create_app(settings.model_copy(update={"upload_quota_bytes": MB}))) as client:
+        url = begin(client, len(data), "slide.zip")
+        check_problem(append(client, url, 0, data), 507, "upload_quota_exceeded")
+        form = {"file": ("slide.zip", data, "application/zip")}
+        check_problem(client.post("/api/v1/analyses", files=form), 507, "upload_quota_exceeded")
+        assert not list(settings.uploads_dir.rglob("a.svs"))
+
+
 def test_a_slide_in_a_zip_is_analysed(client: TestClient, slide_bytes: bytes) -> None:
     data = zipped(("case/", b""), ("case/slide.tif", slide_bytes), ("__MACOSX/case/._slide.tif", b"x"), ("case/Thumbs.db", b"x"))
     upload = send_whole(client, data, "case.zip")
@@ -170,7 +183,7 @@ def test_a_dicom_slide_is_its_folder(tmp_path: Path, shared_data: Path) -> None:
     assert slide_in(tmp_path / "out") == tmp_path / "out" / "series"
 
 
-@settings(max_examples=200, deadline=None)
+@trying(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=20), st.binary(max_size=50)), max_size=5), st.data())
 def test_whatever_a_zip_holds_nothing_is_written_elsewhere(
     tmp_path_factory: pytest.TempPathFactory, files: list[tuple[str, bytes]], data: st.DataObject

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ from typing import Any
 
 import anyio
 import httpx
+import psutil
 import pytest
 from fastapi.testclient import TestClient
 
@@ -151,6 +154,18 @@ def test_many_followers_leave_the_server_free_for_others(server: ServerProcess, 
     for thread in threads:
         thread.join()
     assert ends == ["end"] * 60
+
+
+def test_a_server_that_stops_lets_its_followers_go(server: ServerProcess, slide: Path, tmp_path: Path) -> None:
+    analysis = ask(server, slide)
+    with following(server, analysis) as events:
+        seen = next_event(events)
+        os.kill(server.pid, signal.SIGTERM)
+        # The stream ends as streams end: a line that is cut would raise here.
+        assert [event for event in events if isinstance(event, Event)] == []
+    assert seen.data["state"] == "queued"
+    psutil.Process(server.pid).wait(30)
+    assert "Traceback" not in (tmp_path / "log").read_text()
 
 
 def test_events_of_nothing(client: TestClient) -> None:

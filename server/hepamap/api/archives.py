@@ -10,7 +10,7 @@ import struct
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -48,13 +48,14 @@ def is_archive(path: Path) -> bool:
         return file.read(4) in _MAGIC
 
 
-def unpack(archive: Path, folder: Path, *, max_bytes: int) -> None:
+def unpack(archive: Path, folder: Path, *, max_bytes: int, require_room: Callable[[int], None] = lambda count: None) -> None:
     """Check a zip, then unpack it.
 
     Args:
         archive: the zip.
         folder: where its files go; must not exist, and is to be removed by the caller where this fails.
         max_bytes: the most that all files together may have, bytes.
+        require_room: told how many bytes will be written, before they are; refuses by an error of its own.
 
     Raises:
         ArchiveError: it is no zip, damaged, encrypted, too large, or would write where it must not.
@@ -63,6 +64,7 @@ def unpack(archive: Path, folder: Path, *, max_bytes: int) -> None:
     try:
         with zipfile.ZipFile(archive) as opened:
             entries = _checked(opened.infolist(), max_bytes)
+            require_room(sum(entry.info.file_size for entry in entries))
             folder.mkdir()
             for entry in entries:
                 _extract(opened, entry, folder)

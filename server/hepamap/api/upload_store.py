@@ -216,7 +216,12 @@ class UploadStore:
             _require_sha256(data, upload.sha256)
         shutil.rmtree(unpacking, ignore_errors=True)
         if is_archive(data):
-            unpack(data, unpacking, max_bytes=self._limits.max_upload_bytes)
+            unpack(
+                data,
+                unpacking,
+                max_bytes=self._limits.max_upload_bytes,
+                require_room=lambda count: require_room(self._limits, count),
+            )
         else:
             unpacking.mkdir()
             link(str(data), str(unpacking / upload.name))

@@ -178,7 +178,12 @@ class _Parts:
             return slide
         files = slide.parent / "files"
         try:
-            unpack(slide, files, max_bytes=self._limits.max_upload_bytes)
+            unpack(
+                slide,
+                files,
+                max_bytes=self._limits.max_upload_bytes,
+                require_room=lambda count: require_room(self._limits, count),
+            )
         except OSError as error:
             raise disk_failure(error) from error
         slide.unlink()

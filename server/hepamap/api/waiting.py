@@ -26,6 +26,16 @@ class JobWatch:
         self._interval_s = interval_s
         self._wanted: dict[str, asyncio.Future[Job | HepamapError | None]] = {}
         self._round: asyncio.Task[None] | None = None
+        self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether the server is about to stop, and nobody should wait any more."""
+        return self._closed
+
+    def close(self) -> None:
+        """Let all go who wait, at their next look; may be called from a signal handler."""
+        self._closed = True
 
     async def look(self, job_id: str) -> Job | None:
         """The job as it is after a short while; None where it is gone.
@@ -45,7 +55,7 @@ class JobWatch:
     async def until_finished(self, job: Job, seconds: float) -> Job:
         """The job when it has finished, or as it was last seen within so many seconds."""
         deadline = time.monotonic() + seconds
-        while not job.finished and time.monotonic() < deadline:
+        while not job.finished and not self._closed and time.monotonic() < deadline:
             try:
                 now = await self.look(job.id)
             except JobStoreError:

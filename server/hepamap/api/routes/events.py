@@ -66,6 +66,7 @@ async def watch_analysis(
 
 
 async def _events(first: Job, services: Services, seen: str) -> AsyncIterator[bytes]:
+    """The stream; it also ends when the server stops, and the client comes back to the next one."""
     yield format_sse_event(retry=_RECONNECT_MS)
     job: Job | None = first
     state: JobState | None = None
@@ -81,7 +82,7 @@ async def _events(first: Job, services: Services, seen: str) -> AsyncIterator[by
             # Proxies close what is silent, and only by writing does the server see that a client has gone.
             yield format_sse_event(comment="still here")
             spoke = time.monotonic()
-        if job.finished:
+        if job.finished or services.watch.closed:
             return
         state = job.state
         try:
