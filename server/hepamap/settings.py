@@ -13,12 +13,17 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from hepamap.model_pack import DEFAULT_MODEL
 
 _PREFIX = "HEPAMAP_"
+ScopeName = Literal["read", "analyse", "admin"]
 
 
 def _default_models_dir() -> Path:
     """The packs of the checkout that this package is run from, else the user's own folder."""
     checkout = Path(__file__).resolve().parents[2] / "models"
     return checkout if checkout.is_dir() else Path.home() / ".local" / "share" / "hepamap" / "models"
+
+
+def _default_scopes() -> dict[str, ScopeName]:
+    return {"hepamap.read": "read", "hepamap.analyse": "analyse", "hepamap.admin": "admin"}
 
 
 class Settings(BaseSettings):
@@ -34,6 +39,8 @@ class Settings(BaseSettings):
     """Folder of the model packs: `<name>/<version>/model.json`."""
     default_model: str = DEFAULT_MODEL
     """Pack that is used where a request names none."""
+    precision: Literal["auto", "float32", "mixed"] = "auto"
+    """Arithmetic of the networks: `mixed` computes in 16 bits; `auto` is mixed on a GPU and float32 on a CPU."""
     slide_roots: Annotated[tuple[Path, ...], NoDecode] = ()
     """Folders from which slides may be analysed by path, separated as in PATH, or as a JSON list; none: uploads only."""
 
@@ -50,7 +57,7 @@ class Settings(BaseSettings):
     """`keys`: every call needs an API key or a token. `off`: none does; the server then listens on this machine only."""
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     """Names by which clients call the server, separated by commas; `*.x.org` means all below x.org, `*` all. None given: the
-    names of this machine for itself while access is off, so that no web page can reach the server under its own name; else all."""
+    names of this machine for itself while access is off, so that no web page gets in under a name of its own; else all."""
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Origins of web pages that may use the server from a browser, such as https://viewer.hospital.org, separated by commas."""
     requests_per_minute: int = Field(default=1200, ge=0)
@@ -67,9 +74,7 @@ class Settings(BaseSettings):
     """The provider's public keys: URL, or path of a file."""
     oidc_scope_claim: str = "scope"
     """Claim of a token that says what its bearer may do: words in a text, or a list; `a.b` also means member b of claim a."""
-    oidc_scopes: dict[str, Literal["read", "analyse", "admin"]] = Field(
-        default_factory=lambda: {"hepamap.read": "read", "hepamap.analyse": "analyse", "hepamap.admin": "admin"}
-    )
+    oidc_scopes: dict[str, ScopeName] = Field(default_factory=_default_scopes)
     """What the words in that claim mean, as a JSON object."""
     max_upload_bytes: int = Field(default=20 * 1024**3, gt=0)
     """Largest slide that may be uploaded, bytes."""
@@ -96,6 +101,14 @@ class Settings(BaseSettings):
     where a request names none. Empty: `callback-secrets` in data_dir."""
     callback_timeout_s: float = Field(default=10.0, gt=0, le=60)
     """How long a receiver may take to answer a callback, seconds; then it is tried again later."""
+
+    database_url: str = ""
+    """PostgreSQL database of the jobs, postgresql://user:password@host/name, for workers on several machines, which then share
+    data_dir, models_dir and the slides; empty: an SQLite file in data_dir, for one machine."""
+    keep_results_days: float = Field(default=0, ge=0)
+    """How long a finished analysis and its result are kept, days; 0: until somebody deletes it."""
+    keep_uploads_days: float = Field(default=30, ge=0)
+    """How long an uploaded slide is kept after its last analysis has finished, days; 0: as long as the analysis."""
 
     embedded_worker: bool = True
     """Whether the server starts and supervises one worker process of its own."""
@@ -159,9 +172,19 @@ class Settings(BaseSettings):
         return self.data_dir / "jobs.sqlite3"
 
     @property
+    def database(self) -> Path | str:
+        """Where the jobs are: the SQLite file, or the URL of PostgreSQL."""
+        return self.database_url or self.database_path
+
+    @property
     def results_dir(self) -> Path:
         """One folder per analysis."""
         return self.data_dir / "results"
+
+    @property
+    def scratch_dir(self) -> Path:
+        """What computations that are not finished need to go on where they were; one folder per key."""
+        return self.data_dir / "scratch"
 
     @property
     def uploads_dir(self) -> Path:

@@ -16,7 +16,7 @@ from hepamap.api.app import create_app
 from hepamap.api.services import Services
 from hepamap.detection import Detector
 from hepamap.errors import HepamapError
-from hepamap.jobs.job import Job, JobFailure
+from hepamap.jobs.job import Computation, JobFailure
 from hepamap.jobs.runner import JobContext
 from hepamap.model_pack import ModelPack, write_pack
 from hepamap.predictor import Predictor
@@ -38,6 +38,8 @@ class HalfAndHalf:
 
     batch_size = 16
     device = "cpu"
+    policy = "float32"
+    warnings: tuple[tuple[str, str], ...] = ()
 
     def predict(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
         return np.where(patches.mean(axis=(1, 2, 3)) < 120, 0.9, 0.1).astype(np.float32)
@@ -87,6 +89,7 @@ def settings(tmp_path: Path, root: Path, models_dir: Path) -> Settings:
         slide_roots=(root,),
         embedded_worker=False,
         min_free_bytes=0,
+        allowed_hosts=("testserver",),
         max_upload_bytes=2 * 1024**2,
         max_request_bytes=64 * 1024,
     )
@@ -109,8 +112,17 @@ def services_of(client: TestClient) -> Services:
     return services
 
 
-def work(client: TestClient) -> Job:
-    """Do the next job as a worker would; the job as it was claimed."""
+def result_folder(client: TestClient, analysis: Any) -> Path:
+    """Where the result of an analysis that has succeeded lies."""
+    services = services_of(client)
+    job = services.store.get(analysis["id"])
+    assert job is not None
+    assert job.result is not None
+    return services.settings.results_dir / job.result.location
+
+
+def work(client: TestClient) -> Computation:
+    """Do the next computation as a worker would; it is returned as it was claimed."""
     services = services_of(client)
     handler = DetectionHandler(FakeDetector(services.settings.models_dir), services.settings.results_dir)
     job = services.store.claim()

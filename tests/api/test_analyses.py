@@ -16,7 +16,7 @@ from hepamap.api.app import create_app
 from hepamap.errors import SlideDamagedError
 from hepamap.jobs.job import JobFailure, JobProgress
 from hepamap.settings import Settings
-from tests.api.conftest import MODEL, post, services_of, work
+from tests.api.conftest import MODEL, post, result_folder, services_of, work
 from tests.api.test_bad_input import check_problem
 from tests.conftest import write_tiff_slide
 
@@ -59,7 +59,7 @@ def test_from_request_to_contours(client: TestClient, slide: Path) -> None:
     contours = client.get(done["links"]["contours"])
     assert contours.headers["content-type"] == "application/geo+json"
     assert all(abs(seen - true) <= CELL for seen, true in zip(bounds_of(contours.json()), DARK, strict=True))
-    folder = services_of(client).settings.results_dir / done["id"]
+    folder = result_folder(client, done)
     assert contours.text == (folder / "contours.geojson").read_text()
 
 
@@ -181,17 +181,21 @@ def test_cancelling_one_that_waits(client: TestClient, slide: Path) -> None:
     assert "cancelled" in check_problem(client.get(analysis["links"]["contours"]), 409, "analysis_not_finished")["detail"]
 
 
-def test_cancelling_one_that_runs_twice(client: TestClient, slide: Path) -> None:
+def test_cancelling_one_that_runs_ends_it_at_once_and_tells_its_worker(client: TestClient, slide: Path) -> None:
     analysis = post(client, slide)
-    services_of(client).store.claim()
-    for _ in range(2):
-        response = client.delete(analysis["links"]["self"])
-        assert response.status_code == 202
-        assert (response.json()["state"], response.json()["cancel_requested"]) == ("running", True)
+    store = services_of(client).store
+    running = store.claim()
+    assert running is not None
+    response = client.delete(analysis["links"]["self"])
+    assert response.status_code == 202
+    assert (response.json()["state"], response.json()["cancel_requested"]) == ("cancelled", True)
+    assert store.beat(running, running.progress).cancel_requested
+    assert client.delete(analysis["links"]["self"]).status_code == 204
+    check_problem(client.get(analysis["links"]["self"]), 404, "analysis_not_found")
 
 
 def test_deleting_a_finished_one_removes_its_result(client: TestClient, done: Any) -> None:
-    folder = services_of(client).settings.results_dir / done["id"]
+    folder = result_folder(client, done)
     assert folder.is_dir()
     response = client.delete(done["links"]["self"])
     assert (response.status_code, response.content) == (204, b"")
@@ -200,7 +204,7 @@ def test_deleting_a_finished_one_removes_its_result(client: TestClient, done: An
 
 
 def test_a_result_that_was_lost_is_said_to_be_damaged(client: TestClient, done: Any) -> None:
-    folder = services_of(client).settings.results_dir / done["id"]
+    folder = result_folder(client, done)
     (folder / "result.json").unlink()
     check_problem(client.get(done["links"]["contours"]), 500, "result_damaged")
 
@@ -247,8 +251,7 @@ def test_a_payload_survives_the_way_to_the_worker(client: TestClient, slide: Pat
     view = {"width": 1200, "height": 900, "pixel_width_um": 0.46, "pixel_height_um": 0.46}
     analysis = post(client, slide, region=region, client_view=view, threshold=0.4, stride=32, mode="patch", priority=3)
     assert work(client).priority == 3
-    services = services_of(client)
-    result = json.loads((services.settings.results_dir / analysis["id"] / "result.json").read_text())
+    result = json.loads((result_folder(client, analysis) / "result.json").read_text())
     assert (result["parameters"]["threshold"], result["parameters"]["stride"]) == (0.4, 32)
     assert result["parameters"]["region_l0"] is not None
 

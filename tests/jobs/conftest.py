@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hepamap.jobs.store import JobStore
+from tests.postgres import Postgres, running_postgres
 
 
 class Clock:
@@ -28,8 +29,23 @@ def clock() -> Clock:
     return Clock()
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
+    """An empty database of each kind: what holds for one must hold for the other."""
+    if request.param == "sqlite":
+        return tmp_path / "jobs.sqlite3"
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.new_database()
+
+
 @pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> Iterator[JobStore]:
-    store = JobStore.open(tmp_path / "jobs.sqlite3", clock=clock)
+def store(place: Path | str, clock: Clock) -> Iterator[JobStore]:
+    store = JobStore.open(place, clock=clock)
     yield store
     store.close()

@@ -11,12 +11,14 @@ from structlog.testing import capture_logs
 
 from hepamap.errors import CancelledError, SlideDamagedError
 from hepamap.jobs.errors import JobStoreError
-from hepamap.jobs.job import Job, JobProgress, JobResult
+from hepamap.jobs.job import Computation, JobProgress, JobResult
+from hepamap.jobs.queue import Polling
 from hepamap.jobs.runner import JobContext, JobHandler, JobRunner, RunnerLimits
 from hepamap.jobs.states import JobState
 from hepamap.jobs.store import JobStore
+from tests.jobs.questions import add, now, work_now
 
-LIMITS = RunnerLimits(poll_s=0.01, beat_s=0.02, stale_s=5.0, attempts_max=3)
+LIMITS = RunnerLimits(beat_s=0.02, stale_s=5.0, attempts_max=3)
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def store(tmp_path: Path) -> Iterator[JobStore]:
 @contextmanager
 def running(store: JobStore, handler: JobHandler) -> Iterator[JobRunner]:
     runner = JobRunner(store, {"k": handler}, LIMITS)
-    thread = threading.Thread(target=runner.run)
+    thread = threading.Thread(target=runner.run, args=(Polling(0.01),))
     thread.start()
     try:
         yield runner
@@ -45,17 +47,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 5.0) -> None:
         time.sleep(0.01)
 
 
-def add(store: JobStore) -> Job:
-    return store.add(kind="k", payload={}, key="k")
-
-
-def now(store: JobStore, job: Job) -> Job:
-    found = store.get(job.id)
-    assert found is not None
-    return found
-
-
-def until_cancelled(job: Job, context: JobContext) -> JobResult:
+def until_cancelled(work: Computation, context: JobContext) -> JobResult:
     context.report(JobProgress(1, 4, "classifying"))
     while not context.cancelled():
         time.sleep(0.005)
@@ -66,13 +58,13 @@ def test_jobs_are_done_one_after_the_other(store: JobStore) -> None:
     jobs = [add(store) for _ in range(3)]
     order: list[str] = []
 
-    def handle(job: Job, context: JobContext) -> JobResult:
-        order.append(job.id)
-        return JobResult("ok", (), job.id)
+    def handle(work: Computation, context: JobContext) -> JobResult:
+        order.append(work.id)
+        return JobResult("ok", (), work.id)
 
     with running(store, handle):
         wait_for(lambda: all(now(store, job).finished for job in jobs))
-    assert order == [job.id for job in jobs]
+    assert order == [job.computation_id for job in jobs]
     assert [now(store, job).state for job in jobs] == [JobState.SUCCEEDED] * 3
 
 
@@ -80,8 +72,8 @@ def test_progress_and_heartbeat_are_stored_while_it_runs(store: JobStore) -> Non
     job = add(store)
     with running(store, until_cancelled):
         wait_for(lambda: now(store, job).progress == JobProgress(1, 4, "classifying"))
-        first = now(store, job).heartbeat_at
-        wait_for(lambda: now(store, job).heartbeat_at != first)
+        first = work_now(store, job).heartbeat_at
+        wait_for(lambda: work_now(store, job).heartbeat_at != first)
         assert len(store.workers(silent_for_s=5)) == 1
     assert store.workers(silent_for_s=5) == ()
 
@@ -91,21 +83,22 @@ def test_a_client_can_cancel_a_running_job(store: JobStore) -> None:
     with running(store, until_cancelled):
         wait_for(lambda: now(store, job).state is JobState.RUNNING)
         store.request_cancel(job.id)
-        wait_for(lambda: now(store, job).state is JobState.CANCELLED, seconds=2.0)
+        assert now(store, job).state is JobState.CANCELLED
+        wait_for(lambda: work_now(store, job).state is JobState.CANCELLED, seconds=2.0)
 
 
 def test_a_worker_that_stops_hands_its_job_back(store: JobStore) -> None:
     job = add(store)
     with running(store, until_cancelled):
         wait_for(lambda: now(store, job).state is JobState.RUNNING)
-    assert (now(store, job).state, now(store, job).attempts) == (JobState.QUEUED, 0)
+    assert (work_now(store, job).state, work_now(store, job).attempts) == (JobState.QUEUED, 0)
 
 
 def test_a_client_who_cancelled_wins_over_a_worker_that_stops(store: JobStore) -> None:
     job = add(store)
     seen = threading.Event()
 
-    def handle(job: Job, context: JobContext) -> JobResult:
+    def handle(work: Computation, context: JobContext) -> JobResult:
         while not context.cancelled():
             time.sleep(0.005)
         seen.set()
@@ -116,13 +109,13 @@ def test_a_client_who_cancelled_wins_over_a_worker_that_stops(store: JobStore) -
         wait_for(lambda: now(store, job).state is JobState.RUNNING)
         store.request_cancel(job.id)
         seen.wait(5)
-    assert now(store, job).state is JobState.CANCELLED
+    assert work_now(store, job).state is JobState.CANCELLED
 
 
 def test_a_foreseen_failure_keeps_its_words(store: JobStore) -> None:
     job = add(store)
 
-    def handle(job: Job, context: JobContext) -> JobResult:
+    def handle(work: Computation, context: JobContext) -> JobResult:
         raise SlideDamagedError("Level 2 is damaged.", cure="Copy it again.")
 
     with running(store, handle):
@@ -135,8 +128,8 @@ def test_a_foreseen_failure_keeps_its_words(store: JobStore) -> None:
 def test_an_unforeseen_failure_is_logged_whole_and_told_without_its_inside(store: JobStore) -> None:
     job, following = add(store), add(store)
 
-    def handle(claimed: Job, context: JobContext) -> JobResult:
-        if claimed.id == job.id:
+    def handle(work: Computation, context: JobContext) -> JobResult:
+        if work.id == job.computation_id:
             raise ZeroDivisionError("secret of the inside")
         return JobResult("ok", (), "x")
 
@@ -153,13 +146,13 @@ def test_a_result_outlasts_a_database_that_is_busy_for_a_moment(store: JobStore,
     job = add(store)
     succeed, refusals = store.succeed, [JobStoreError("busy", cure="-")] * 2
 
-    def sometimes(claimed: Job, result: JobResult) -> bool:
+    def sometimes(work: Computation, result: JobResult) -> bool:
         if refusals:
             raise refusals.pop()
-        return succeed(claimed, result)
+        return succeed(work, result)
 
     monkeypatch.setattr(store, "succeed", sometimes)
-    with running(store, lambda job, context: JobResult("ok", (), "x")):
+    with running(store, lambda work, context: JobResult("ok", (), "x")):
         wait_for(lambda: now(store, job).state is JobState.SUCCEEDED)
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from hepamap.api.app import create_app
 from hepamap.detection import Detector
+from hepamap.jobs.queue import Polling
 from hepamap.jobs.runner import JobRunner, RunnerLimits
 from hepamap.jobs.store import JobStore
 from hepamap.model_pack import write_pack
@@ -72,8 +73,8 @@ def real_server(tmp_path: Path, shared_slides: Path | None, monkeypatch: pytest.
         time.sleep(0.01)
     with closing(JobStore.open(settings.database_path)) as store:
         handlers = {ANALYSIS: DetectionHandler(Detector(settings.models_dir), settings.results_dir)}
-        runner = JobRunner(store, handlers, RunnerLimits(poll_s=0.02, beat_s=0.05, stale_s=60.0, attempts_max=1))
-        work = threading.Thread(target=runner.run)
+        runner = JobRunner(store, handlers, RunnerLimits(beat_s=0.05, stale_s=60.0, attempts_max=1))
+        work = threading.Thread(target=runner.run, args=(Polling(0.02),))
         work.start()
         port = http.servers[0].sockets[0].getsockname()[1]
         yield Server(f"http://127.0.0.1:{port}", slides, store)

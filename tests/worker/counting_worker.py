@@ -6,7 +6,7 @@ import sys
 import time
 
 from hepamap.errors import CancelledError
-from hepamap.jobs.job import Job, JobProgress, JobResult
+from hepamap.jobs.job import Computation, JobProgress, JobResult
 from hepamap.jobs.processes import configure_logging
 from hepamap.jobs.runner import JobContext
 from hepamap.settings import Settings
@@ -16,14 +16,14 @@ from hepamap.worker.main import Handlers, run_worker
 STEPS = 100
 
 
-def count(job: Job, context: JobContext) -> JobResult:
+def count(work: Computation, context: JobContext) -> JobResult:
     for step in range(STEPS):
         context.report(JobProgress(step, STEPS, "counting"))
         if context.cancelled():
             raise CancelledError
         # The second start is quick: the tests wait for its end.
-        time.sleep(0.05 if job.attempts == 1 else 0.001)
-    return JobResult("ok", (), job.id)
+        time.sleep(0.05 if work.attempts == 1 else 0.001)
+    return JobResult("ok", (), work.id)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from hepamap.api.waiting import JobWatch
 from hepamap.errors import OutputNotWritableError
 from hepamap.jobs.store import JobStore
 from hepamap.jobs.supervisor import SupervisorLimits, WorkerSupervisor
+from hepamap.operations.finishing import finish_jobs
 from hepamap.settings import Settings
 
 _DESCRIPTION = f"""Finds hepatocellular carcinoma on H&E whole-slide images.
@@ -51,9 +52,9 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] = WORKER_COM
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         prepare_folders(settings)
-        with closing(JobStore.open(settings.database_path)) as store:
+        with closing(JobStore.open(settings.database, on_finished=finish_jobs)) as store:
             app.state.services = Services(settings, store, JobWatch(store.get))
-            remove_strays(settings.uploads_dir, lambda name: store.get(name) is not None, older_than_s=_STRAY_UPLOAD_AFTER_S)
+            remove_strays(settings.uploads_dir, store.uses_upload, older_than_s=_STRAY_UPLOAD_AFTER_S)
             supervisor = _start_worker(settings, worker_command)
             try:
                 yield

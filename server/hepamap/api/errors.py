@@ -18,7 +18,7 @@ from hepamap import errors
 from hepamap.access import errors as access_errors
 from hepamap.api.upload_errors import CHECKSUM_MISMATCH, UPLOAD_STATUS
 from hepamap.delivery.errors import CallbackError
-from hepamap.jobs.errors import JobStoreError
+from hepamap.jobs.errors import IdempotencyKeyReusedError, JobStoreError
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -120,6 +120,7 @@ STATUS: Mapping[type[errors.HepamapError], int] = MappingProxyType(
         errors.OutputNotWritableError: HTTPStatus.INSUFFICIENT_STORAGE,
         errors.CancelledError: HTTPStatus.CONFLICT,
         JobStoreError: HTTPStatus.SERVICE_UNAVAILABLE,
+        IdempotencyKeyReusedError: HTTPStatus.UNPROCESSABLE_ENTITY,
         access_errors.AccessError: HTTPStatus.FORBIDDEN,
         access_errors.CredentialsError: HTTPStatus.UNAUTHORIZED,
         access_errors.RateLimitedError: HTTPStatus.TOO_MANY_REQUESTS,

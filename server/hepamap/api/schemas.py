@@ -128,8 +128,12 @@ class AnalysisRequest(RequestBody):
     )
     client_view: ClientView | None = Field(default=None, description="The slide as the client's viewer shows it.")
     identity: Identity | None = Field(default=None, description="The sender's names of the slide, given back unchanged.")
-    priority: int = Field(
-        default=0, ge=-100, le=100, description="Higher comes first; within one priority, age decides.", examples=[0]
+    priority: int | None = Field(
+        default=None,
+        ge=-100,
+        le=100,
+        description="Higher comes first; within one priority, age decides. Left out: 10 for a region, 0 for a whole slide.",
+        examples=[0],
     )
 
 
@@ -196,7 +200,7 @@ class AnalysisAnswer(Answer):
     frame: FrameAnswer = Field(description="The frame that its contours come in unless another is asked for.")
     warnings: list[WarningAnswer] = Field(description="Reasons to look twice at the result.")
     error: FailureAnswer | None = Field(description="Of one that failed: why; else null.")
-    cancel_requested: bool = Field(description="A client has asked a running one to stop.", examples=[False])
+    cancel_requested: bool = Field(description="A client has cancelled it.", examples=[False])
     created_at: datetime = Field(description="When it was asked for (UTC).")
     started_at: datetime | None = Field(description="When its last start was (UTC).")
     finished_at: datetime | None = Field(description="When it ended (UTC).")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from pathlib import Path
 
 from pydantic import ValidationError
+from structlog.contextvars import get_contextvars
 
 from hepamap.api.errors import RequestInvalidError, parse_invalid
 from hepamap.api.schemas import AnalysisRequest
@@ -12,21 +15,31 @@ from hepamap.api.services import Services
 from hepamap.api.uploads import Received
 from hepamap.detection import ClientView, DetectionRequest, check_request
 from hepamap.errors import HepamapError
-from hepamap.jobs.job import Job
-from hepamap.results import frame_json
+from hepamap.jobs.job import Idempotency, JobResult, Question, Submission
+from hepamap.results import SUMMARY_NAME, frame_json
 
 ANALYSIS = "analysis"
-"""The kind of job that the worker's handler does."""
+"""The kind of computation that the worker's handler does."""
+REGION_PRIORITY = 10
+"""Priority of a region where the request names none."""
+
+_USABLE_KEY = re.compile(r"[!-~]([ -~]{0,253}[!-~])?")
 
 
-def submit(received: Received, services: Services) -> Job:
-    """Check a request and queue it; an upload is removed where the request is refused.
+def submit(received: Received, services: Services, *, idempotency_key: str | None = None, caller: str = "local") -> Submission:
+    """Check a request and make a job of it; an upload is removed where the request is refused, or already answered.
+
+    Args:
+        received: what came in.
+        services: what the server has.
+        idempotency_key: the client's mark on a request that it may send again.
+        caller: whose mark it is; others may have the same one.
 
     Raises:
         HepamapError: whatever is wrong with it.
     """
     try:
-        return _submit(received, services)
+        submission = _submit(received, services, idempotency_key, caller)
     except HepamapError as error:
         if received.folder is not None:
             error.message = without_folder(error.message, received.folder)
@@ -35,6 +48,10 @@ def submit(received: Received, services: Services) -> Job:
     except BaseException:
         received.discard()
         raise
+    if submission.shared:
+        # The computation has the very same slide from somebody else.
+        received.discard()
+    return submission
 
 
 def without_folder(text: str, folder: Path) -> str:
@@ -42,24 +59,56 @@ def without_folder(text: str, folder: Path) -> str:
     return text.replace(f"{folder}/", "")
 
 
-def _submit(received: Received, services: Services) -> Job:
+def _submit(received: Received, services: Services, idempotency_key: str | None, caller: str) -> Submission:
     try:
         request = AnalysisRequest.model_validate_json(received.json)
     except ValidationError as error:
         raise parse_invalid(error) from error
+    idempotency = None if idempotency_key is None else _idempotency(idempotency_key, caller, request, received)
+    # Before the slide is looked at: it may have gone since, and the answer is the same all the same.
+    repeated = None if idempotency is None else services.store.find_repeated(idempotency)
+    if repeated is not None:
+        return Submission(repeated, repeated=True, shared=True)
     path = _slide_path(request, received, services)
     detection = _detection_request(request, path, services.settings.default_model)
     checked = check_request(detection, services.settings.models_dir)
-    # An upload's folder has the name of its job, so that each is found from the other.
-    upload = None if received.folder is None else received.folder.name
-    payload = {
-        "detection": checked.pinned(detection).to_json(),
-        "request": request.model_dump(mode="json", exclude={"identity"}, exclude_unset=True),
-        "identity": None if request.identity is None else request.identity.model_dump(exclude_unset=True),
-        "frame": frame_json(checked.frame),
-        "upload": upload,
-    }
-    return services.store.add(kind=ANALYSIS, payload=payload, key=checked.key, priority=request.priority, job_id=upload)
+    question = Question(
+        kind=ANALYSIS,
+        key=checked.key,
+        # With the request's id in the worker's log, both logs can be read as one.
+        work={"detection": checked.pinned(detection).to_json(), "request_id": get_contextvars().get("request_id")},
+        payload={
+            "request": request.model_dump(mode="json", exclude={"identity"}, exclude_unset=True),
+            "identity": None if request.identity is None else request.identity.model_dump(exclude_unset=True),
+            "frame": frame_json(checked.frame),
+            "fingerprint": checked.slide["fingerprint"],
+        },
+        priority=_priority(request),
+        upload=None if received.folder is None else received.folder.name,
+    )
+    return services.store.submit(question, idempotency=idempotency, usable=lambda result: _is_stored(result, services))
+
+
+def _is_stored(result: JobResult, services: Services) -> bool:
+    return (services.settings.results_dir / result.location / SUMMARY_NAME).is_file()
+
+
+def _priority(request: AnalysisRequest) -> int:
+    """A region has somebody who waits for it in front of a screen; whole slides come in batches."""
+    if request.priority is not None:
+        return request.priority
+    return 0 if request.region is None else REGION_PRIORITY
+
+
+def _idempotency(key: str, caller: str, request: AnalysisRequest, received: Received) -> Idempotency:
+    if not _USABLE_KEY.fullmatch(key):
+        raise RequestInvalidError(
+            "The Idempotency-Key is empty, too long, or has other than printable ASCII characters.",
+            cure="Use a new UUID for each new request.",
+        )
+    content = hashlib.sha256(request.model_dump_json(exclude_unset=True).encode())
+    content.update(received.digest())
+    return Idempotency(f"{caller} {key}", content.hexdigest())
 
 
 def _slide_path(request: AnalysisRequest, received: Received, services: Services) -> Path:

@@ -40,7 +40,7 @@ def analysis_answer(job: Job, services: Services, *, in_list: bool = False) -> A
         frame=FrameAnswer.model_validate(job.payload["frame"]),
         warnings=[WarningAnswer.model_validate(warning) for warning in (() if result is None else result.warnings)],
         error=failure_answer(job, services),
-        cancel_requested=job.cancel_requested,
+        cancel_requested=job.state is JobState.CANCELLED,
         created_at=job.created_at,
         started_at=job.started_at,
         finished_at=job.finished_at,
@@ -63,8 +63,8 @@ def failure_answer(job: Job, services: Services) -> FailureAnswer | None:
     if failure is None:
         return None
     message = failure.message
-    if job.payload["upload"] is not None:
-        message = without_folder(message, services.settings.uploads_dir / job.payload["upload"])
+    if job.upload is not None:
+        message = without_folder(message, services.settings.uploads_dir / job.upload)
     return FailureAnswer(code=failure.code, message=message, cure=failure.cure)
 
 

@@ -1,9 +1,13 @@
 """Jobs: what is to be done, by whom it is being done, what came of it. Knows no slides and no models.
 
+A *job* is what one client asked for. A *computation* is what a worker does for it; jobs that ask the same share one.
+
 - `states`: the states and the moves between them that are legal.
-- `job`: the values that describe a job.
-- `tables`, `migrations`, `database`: where jobs are kept.
-- `store`: every question to and change of the stored jobs.
-- `runner`: takes jobs from the store and does them.
+- `job`: the values that describe both.
+- `tables`, `migrations`, `database`, `sessions`: where they are kept, SQLite or PostgreSQL.
+- `claims`: what workers do with computations; `store`: what clients do with jobs, on top of it.
+- `queue`: how workers learn that there is something to do.
+- `runner`: takes computations and does them.
+- `retention`: removes what is old, and what nobody refers to.
 - `supervisor`, `processes`: keeping a worker process alive, and having it go when it should.
 """

@@ -1,55 +1,173 @@
-"""Opening the job database: engine, SQLite's settings, migrations."""
+"""Opening the job database, SQLite or PostgreSQL: engine, settings of the connections, migrations, and its clock."""
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, func, make_url, select
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from hepamap.jobs.errors import JobStoreError
+from hepamap.jobs.queue import apply_queue_schema
 
 # How long a process waits for another one's write, seconds. Writes take milliseconds; this bridges a slow disk.
 _BUSY_TIMEOUT_S = 15.0
+# How long PostgreSQL may take to accept a connection, seconds.
+_CONNECT_TIMEOUT_S = 10
+# How often the database's clock is looked at again, seconds: two clocks drift apart by far less in that time.
+_CLOCK_AGE_S = 300.0
+# Any number that no other program on this database uses: who holds it migrates.
+_MIGRATION_LOCK = 0x68657061
 
 
-def open_database(path: Path) -> Engine:
-    """Open the database, and create it or bring its schema up to date.
+def open_database(place: Path | str) -> Engine:
+    """Open the database, and create its tables or bring them up to date.
 
     Args:
-        path: the SQLite file; its folder must exist.
+        place: an SQLite file, whose folder must exist; or the URL of a PostgreSQL database, `postgresql://…`.
 
     Raises:
         JobStoreError: it cannot be opened or written, is no database, or was made by a newer version of the program.
     """
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": _BUSY_TIMEOUT_S})
-    event.listen(engine, "connect", _configure_connection)
+    url = _url_of(place)
+    engine = connect(place)
     try:
         migrate(engine)
     except (SQLAlchemyError, CommandError) as error:
         engine.dispose()
         cause = error.orig if hasattr(error, "orig") else error
+        named = url.database if url.drivername == "sqlite" else url.render_as_string(hide_password=True)
         raise JobStoreError(
-            f"The job database {path} cannot be used: {cause}.",
-            cure="Check that its folder is writable and its disk not full, and that no newer hepamap has used it.",
+            f"The job database {named} cannot be used: {str(cause).strip()}.",
+            cure="Check that PostgreSQL runs and takes this user, and that no newer hepamap has used the database."
+            if is_postgresql(url)
+            else "Check that its folder is writable and its disk not full, and that no newer hepamap has used it.",
         ) from error
     return engine
 
 
+def connect(place: Path | str) -> Engine:
+    """The database as it is, whatever its schema; for looking at it.
+
+    Raises:
+        JobStoreError: the URL is none.
+    """
+    url = _url_of(place)
+    return _postgresql(url) if is_postgresql(url) else _sqlite(url)
+
+
+def newest_schema() -> str:
+    """The schema that this program works with: the name of its last migration."""
+    return ScriptDirectory.from_config(_migrations()).get_current_head() or ""
+
+
+def is_postgresql(url: URL) -> bool:
+    """Whether this is the database of many machines."""
+    return url.get_backend_name() == "postgresql"
+
+
 def migrate(engine: Engine) -> None:
     """Run all migrations that the database has not seen."""
-    config = Config()
-    config.set_main_option("script_location", "hepamap.jobs:migrations")
+    config = _migrations()
     with engine.connect() as connection:
-        # The write lock first: two processes that start together must not both create the tables.
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        # The lock first: two processes that start together must not both create the tables.
+        if is_postgresql(engine.url):
+            connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+        else:
+            begin_writing(connection)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+        if is_postgresql(engine.url):
+            apply_queue_schema(connection)
         connection.commit()
+
+
+def _migrations() -> Config:
+    config = Config()
+    config.set_main_option("script_location", "hepamap.jobs:migrations")
+    return config
+
+
+def begin_writing(connection: Connection) -> None:
+    """Have SQLite's write lock from the start of a transaction; PostgreSQL locks rows and needs nothing.
+
+    Otherwise a transaction that reads before it writes fails where another one wrote in between.
+    """
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def clock_of(engine: Engine) -> Callable[[], datetime]:
+    """The clock that all processes on this database agree on: PostgreSQL's own, or that of the one machine of SQLite."""
+    return _DatabaseClock(engine) if is_postgresql(engine.url) else _now
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class _DatabaseClock:
+    """The database's time, asked for now and then and counted on by a clock that nobody sets.
+
+    Machines whose clocks differ, or are set while jobs run, would otherwise take each other's workers for dead.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._seen: tuple[datetime, float] | None = None
+
+    def __call__(self) -> datetime:
+        with self._lock:
+            if self._seen is None or time.monotonic() - self._seen[1] > _CLOCK_AGE_S:
+                self._seen = self._look()
+            seen, at = self._seen
+        return seen + timedelta(seconds=time.monotonic() - at)
+
+    def _look(self) -> tuple[datetime, float]:
+        try:
+            with self._engine.connect() as connection:
+                now: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+        except SQLAlchemyError as error:
+            raise JobStoreError(
+                "The job database does not say what time it is.", cure="Check that PostgreSQL runs, and try again."
+            ) from error
+        return now.astimezone(UTC), time.monotonic()
+
+
+def _url_of(place: Path | str) -> URL:
+    if isinstance(place, Path):
+        return URL.create("sqlite", database=str(place))
+    try:
+        url = make_url(place)
+    except ArgumentError:
+        url = None
+    if url is None or not is_postgresql(url):
+        raise JobStoreError(
+            "The URL of the job database is none of PostgreSQL.",
+            cure="Set HEPAMAP_DATABASE_URL to postgresql://user:password@host/database, or leave it away for SQLite.",
+        )
+    return url.set(drivername="postgresql+psycopg")
+
+
+def _postgresql(url: URL) -> Engine:
+    # Asked before each use: a database that was restarted costs nobody an error.
+    return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": _CONNECT_TIMEOUT_S})
+
+
+def _sqlite(url: URL) -> Engine:
+    engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S})
+    event.listen(engine, "connect", _configure_connection)
+    return engine
 
 
 def _configure_connection(connection: Any, _record: Any) -> None:

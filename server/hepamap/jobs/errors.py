@@ -9,3 +9,9 @@ class JobStoreError(HepamapError):
     """The database of the jobs cannot be opened, read or written."""
 
     code = "job_store_unavailable"
+
+
+class IdempotencyKeyReusedError(HepamapError):
+    """A client's idempotency key came again, with another request."""
+
+    code = "idempotency_key_reused"

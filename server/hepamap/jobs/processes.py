@@ -49,8 +49,9 @@ def configure_logging(level: int = logging.INFO) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=level, force=True)
-    # alembic tells every start that there was nothing to do.
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    # alembic tells every start that there was nothing to do, procrastinate every time that somebody looked.
+    for name in ("alembic", "procrastinate"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def call_when_closed(stream: IO[bytes], action: Callable[[], None]) -> None:

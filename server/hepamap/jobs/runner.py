@@ -1,4 +1,4 @@
-"""Takes jobs from the store, one after the other, and does them with the handler of their kind."""
+"""Takes computations from the store, one after the other, and does them with the handler of their kind."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from typing import Protocol
 import structlog
 
 from hepamap.errors import CancelledError, HepamapError
+from hepamap.jobs.claims import Claims
 from hepamap.jobs.errors import JobStoreError
-from hepamap.jobs.job import Job, JobFailure, JobProgress, JobResult, WorkerSeen
-from hepamap.jobs.store import JobStore
+from hepamap.jobs.job import Computation, JobFailure, JobProgress, JobResult, WorkerSeen
+from hepamap.jobs.queue import WorkSource
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -38,13 +39,13 @@ class JobContext:
 
 
 class JobHandler(Protocol):
-    """Does one kind of job.
+    """Does one kind of computation.
 
     It raises CancelledError soon after `context.cancelled()` says True, and another HepamapError where it fails.
     """
 
-    def __call__(self, job: Job, context: JobContext, /) -> JobResult:
-        """Do the job."""
+    def __call__(self, work: Computation, context: JobContext, /) -> JobResult:
+        """Do it."""
         ...
 
 
@@ -52,16 +53,15 @@ class JobHandler(Protocol):
 class RunnerLimits:
     """The runner's times and counts; see the settings of the same names."""
 
-    poll_s: float = 0.25
     beat_s: float = 0.5
     stale_s: float = 60.0
     attempts_max: int = 3
 
 
 class JobRunner:
-    """One worker: claims a job, does it, stores what came of it, until it is told to stop."""
+    """One worker: claims a computation, does it, stores what came of it, until it is told to stop."""
 
-    def __init__(self, store: JobStore, handlers: Mapping[str, JobHandler], limits: RunnerLimits) -> None:
+    def __init__(self, store: Claims, handlers: Mapping[str, JobHandler], limits: RunnerLimits) -> None:
         self._store = store
         self._handlers = handlers
         self._limits = limits
@@ -71,7 +71,7 @@ class JobRunner:
         self._seen = WorkerSeen(str(uuid.uuid4()), socket.gethostname(), os.getpid(), now, now)
 
     def stop(self) -> None:
-        """Put the running job back into the queue and end; may be called from a signal handler."""
+        """Put what is being done back into the queue and end; may be called from a signal handler."""
         self._stopping = True
 
     @property
@@ -79,30 +79,31 @@ class JobRunner:
         """Whether the end has been asked for."""
         return self._stopping
 
-    def run(self) -> None:
-        """Work until told to stop."""
+    def run(self, source: WorkSource) -> None:
+        """Work whenever the source says that there may be something to do, until told to stop."""
         pulse = _Pulse(self._store, self._seen, self._limits)
         pulse.start()
         try:
-            while not self.stopping:
-                job = self._claim()
-                if job is None:
-                    time.sleep(self._limits.poll_s)
-                else:
-                    self._do(job, pulse)
+            source.serve(lambda: self._work_off(pulse), lambda: self.stopping)
         finally:
             pulse.end()
 
-    def _claim(self) -> Job | None:
+    def _work_off(self, pulse: _Pulse) -> None:
+        """Do what waits, one after the other, until nothing does."""
+        while not self.stopping and (work := self._claim()) is not None:
+            self._do(work, pulse)
+
+    def _claim(self) -> Computation | None:
         try:
-            self._store.recover(attempts_max=self._limits.attempts_max, silent_for_s=self._limits.stale_s)
+            for work in self._store.recover(attempts_max=self._limits.attempts_max, silent_for_s=self._limits.stale_s):
+                _log.warning("job_recovered", job=work.id, state=work.state, attempts=work.attempts)
             return self._store.claim()
         except JobStoreError as error:
             _log.warning("job_store_unavailable", reason=error.message)
             time.sleep(1.0)
             return None
 
-    def _do(self, job: Job, pulse: _Pulse) -> None:
+    def _do(self, job: Computation, pulse: _Pulse) -> None:
         _log.info("job_started", job=job.id, kind=job.kind, attempt=job.attempts)
         watch = pulse.watch(job)
         context = JobContext(report=watch.report, cancelled=lambda: self.stopping or watch.must_end)
@@ -124,7 +125,7 @@ class JobRunner:
         finally:
             pulse.unwatch()
 
-    def _settle_cancelled(self, job: Job, watch: _Watch) -> None:
+    def _settle_cancelled(self, job: Computation, watch: _Watch) -> None:
         # A client's wish counts more than the worker's end: the job must not come back to life.
         if self.stopping and not watch.cancel_requested:
             _log.info("job_handed_back", job=job.id)
@@ -133,7 +134,7 @@ class JobRunner:
             _log.info("job_cancelled", job=job.id)
             self._keep(job, lambda: self._store.cancel(job))
 
-    def _keep(self, job: Job, change: Callable[[], bool]) -> None:
+    def _keep(self, job: Computation, change: Callable[[], bool]) -> None:
         """Store how a job ended; hours of work must not be lost to a moment's locked database."""
         for attempt in range(_STORE_TRIES):
             try:
@@ -152,7 +153,7 @@ class _Watch:
     Each field has one writer and is replaced whole, so no lock is needed.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Computation) -> None:
         self.job = job
         self.progress = job.progress
         self.cancel_requested = False
@@ -169,7 +170,7 @@ class _Watch:
 class _Pulse(threading.Thread):
     """Beats beside the work, so that a long read or a model's load does not make the worker look dead."""
 
-    def __init__(self, store: JobStore, seen: WorkerSeen, limits: RunnerLimits) -> None:
+    def __init__(self, store: Claims, seen: WorkerSeen, limits: RunnerLimits) -> None:
         super().__init__(name="job-pulse", daemon=True)
         self._store = store
         self._seen = seen
@@ -178,7 +179,7 @@ class _Pulse(threading.Thread):
         self._watch: _Watch | None = None
         self._reported_at = -limits.stale_s
 
-    def watch(self, job: Job) -> _Watch:
+    def watch(self, job: Computation) -> _Watch:
         """Beat for a job from now on."""
         self._watch = _Watch(job)
         return self._watch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, CheckConstraint, DateTime, Dialect, Index, MetaData, String, Text, TypeDecorator
+from sqlalchemy import JSON, CheckConstraint, DateTime, Dialect, ForeignKey, Index, MetaData, String, Text, TypeDecorator
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from hepamap.jobs.states import JobState
@@ -35,24 +35,28 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
             "ck": "ck_%(table_name)s_%(constraint_name)s",
             "ix": "ix_%(column_0_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
         }
     )
 
 
-class JobRow(Base):
-    """A job; see `job.Job`."""
+class ComputationRow(Base):
+    """What a worker does; see `job.Computation`."""
 
-    __tablename__ = "jobs"
+    __tablename__ = "computations"
     __table_args__ = (
         CheckConstraint(f"state IN ({', '.join(repr(state.value) for state in JobState)})", name="state"),
-        Index("ix_jobs_queue", "state", "priority", "created_at"),
-        Index("ix_jobs_created_at_id", "created_at", "id"),
+        Index("ix_computations_queue", "state", "priority", "created_at"),
     )
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
-    key: Mapped[str] = mapped_column(String(64), index=True)
+    key: Mapped[str] = mapped_column(String(64))
+    shared_key: Mapped[str | None] = mapped_column(String(64), unique=True)
+    """The key as long as further jobs may join, else null: at most one computation of a key is open to others."""
     kind: Mapped[str] = mapped_column(String(32))
     payload: Mapped[dict[str, Any]] = mapped_column(JSON)
+    upload: Mapped[str | None] = mapped_column(String(64), index=True)
     state: Mapped[str] = mapped_column(String(16))
     priority: Mapped[int]
     outcome: Mapped[str | None] = mapped_column(String(32))
@@ -72,6 +76,30 @@ class JobRow(Base):
     stage_started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     heartbeat_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class JobRow(Base):
+    """What a client asked for; see `job.Job`."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (Index("ix_jobs_created_at_id", "created_at", "id"),)
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    computation_id: Mapped[str] = mapped_column(ForeignKey(ComputationRow.id), index=True)
+    payload: Mapped[dict[str, Any]] = mapped_column(JSON)
+    priority: Mapped[int]
+    idempotency_key: Mapped[str | None] = mapped_column(String(512), unique=True)
+    request_hash: Mapped[str | None] = mapped_column(String(64))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    cancelled_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class QueueSchemaRow(Base):
+    """Which changes of the queue's own schema PostgreSQL has seen; see `queue`."""
+
+    __tablename__ = "queue_schema"
+
+    version: Mapped[str] = mapped_column(String(128), primary_key=True)
 
 
 class WorkerRow(Base):

@@ -1,4 +1,4 @@
-"""Does jobs of kind `analysis`: the bridge between the job store, which knows no slides, and `detection`."""
+"""Does computations of kind `analysis`: the bridge between the job store, which knows no slides, and `detection`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import structlog
 
 from hepamap.detection import DetectionRequest, Detector, detect
 from hepamap.errors import HepamapError
-from hepamap.jobs.job import Job, JobProgress, JobResult
+from hepamap.jobs.job import Computation, JobProgress, JobResult
 from hepamap.jobs.runner import JobContext
 from hepamap.model_pack import find_pack
 from hepamap.pipeline import Progress
@@ -16,7 +16,7 @@ from hepamap.pipeline import Progress
 _log = structlog.stdlib.get_logger(__name__)
 
 ANALYSIS = "analysis"
-"""The kind of job that this handler does."""
+"""The kind of computation that this handler does."""
 
 
 class DetectionHandler:
@@ -35,18 +35,18 @@ class DetectionHandler:
         else:
             _log.info("model_loaded", model=model)
 
-    def __call__(self, job: Job, context: JobContext) -> JobResult:
-        """Run one detection into `<results>/<job id>`."""
+    def __call__(self, work: Computation, context: JobContext) -> JobResult:
+        """Run one detection into a folder of this start's own: a worker that was given up but is not dead has another one."""
 
         def report(progress: Progress) -> None:
             context.report(JobProgress(progress.done, progress.total, progress.stage))
 
-        folder = self._results_dir / job.id
+        folder = self._results_dir / f"{work.id}.{work.attempts}"
         summary = detect(
-            DetectionRequest.from_json(job.payload["detection"]),
+            DetectionRequest.from_json(work.payload["detection"]),
             folder,
             self._detector,
-            # A start before this one may have finished the folder and died before it could say so.
+            # A start before this one that was handed back has the same number.
             overwrite=True,
             progress=report,
             cancelled=context.cancelled,

@@ -1,10 +1,11 @@
-"""The life of a worker process: lock, signals, recovery of what an earlier worker left, work, end."""
+"""The life of a worker process: signals, recovery of what an earlier worker left, work, end."""
 
 from __future__ import annotations
 
 import shutil
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -13,8 +14,10 @@ import structlog
 
 from hepamap.detection import Detector
 from hepamap.jobs.processes import call_when_closed, exclusive_lock
+from hepamap.jobs.queue import source_of
 from hepamap.jobs.runner import JobHandler, JobRunner, RunnerLimits
 from hepamap.jobs.store import JobStore
+from hepamap.operations.finishing import finish_jobs
 from hepamap.settings import Settings
 from hepamap.worker.handler import ANALYSIS, DetectionHandler
 
@@ -45,7 +48,7 @@ def run_worker(settings: Settings, *, owner: IO[bytes] | None = None, handlers_o
         JobStoreError: the job database cannot be opened.
     """
     settings.results_dir.mkdir(parents=True, exist_ok=True)
-    store = JobStore.open(settings.database_path)
+    store = JobStore.open(settings.database, on_finished=finish_jobs)
     try:
         handlers = (handlers_of or _detection_handlers)(settings)
         runner = JobRunner(store, handlers.by_kind, _limits(settings))
@@ -53,18 +56,32 @@ def run_worker(settings: Settings, *, owner: IO[bytes] | None = None, handlers_o
             signal.signal(number, lambda _number, _frame: runner.stop())
         if owner is not None:
             call_when_closed(owner, runner.stop)
-        # SQLite means one machine, and there one worker: two would only fight for the same cores and memory. Since
-        # no other worker is alive while this one has the lock, every job that still runs was left by a dead one.
-        with exclusive_lock(settings.worker_lock_path, give_up=lambda: runner.stopping) as held:
-            if held:
-                for job in store.recover(attempts_max=settings.worker_attempts_max):
-                    _log.warning("job_recovered", job=job.id, state=job.state, attempts=job.attempts)
-                store.forget_workers(silent_for_s=0.0)
-                _remove_unfinished(settings.results_dir)
+        with _alone(settings, store, runner) as ready:
+            if ready:
                 handlers.warm_up()
-                runner.run()
+                runner.run(source_of(store.engine.url, poll_s=settings.worker_poll_s, stale_s=settings.worker_stale_s))
     finally:
         store.close()
+
+
+@contextmanager
+def _alone(settings: Settings, store: JobStore, runner: JobRunner) -> Iterator[bool]:
+    """Wait until this worker may begin; whether it ever may.
+
+    SQLite means one machine, and there one worker: two would only fight for the same cores and memory. Since no other
+    worker is alive while this one has the lock, everything that still runs was left by a dead one. PostgreSQL takes any
+    number of workers; there what a dead one left is known by its silence.
+    """
+    if settings.database_url:
+        yield True
+        return
+    with exclusive_lock(settings.worker_lock_path, give_up=lambda: runner.stopping) as held:
+        if held:
+            for work in store.recover(attempts_max=settings.worker_attempts_max):
+                _log.warning("job_recovered", job=work.id, state=work.state, attempts=work.attempts)
+            store.forget_workers(silent_for_s=0.0)
+            _remove_unfinished(settings.results_dir)
+        yield held
 
 
 def _remove_unfinished(results_dir: Path) -> None:
@@ -75,7 +92,6 @@ def _remove_unfinished(results_dir: Path) -> None:
 
 def _limits(settings: Settings) -> RunnerLimits:
     return RunnerLimits(
-        poll_s=settings.worker_poll_s,
         beat_s=settings.worker_beat_s,
         stale_s=settings.worker_stale_s,
         attempts_max=settings.worker_attempts_max,
@@ -83,5 +99,5 @@ def _limits(settings: Settings) -> RunnerLimits:
 
 
 def _detection_handlers(settings: Settings) -> Handlers:
-    handler = DetectionHandler(Detector(settings.models_dir), settings.results_dir)
+    handler = DetectionHandler(Detector(settings.models_dir, settings.precision), settings.results_dir)
     return Handlers({ANALYSIS: handler}, lambda: handler.warm_up(settings.default_model))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import Annotated, Any
 
 import structlog
@@ -20,6 +19,7 @@ from hepamap.api.uploads import receive
 from hepamap.api.views import analysis_answer, analysis_path
 from hepamap.api.waiting import wait_as_preferred
 from hepamap.jobs.job import Job
+from hepamap.jobs.retention import remove_leftovers
 from hepamap.jobs.states import JobState
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -31,6 +31,15 @@ Prefer = Annotated[
     Header(description="`wait=N`: answer when the analysis has finished, or after N seconds (RFC 7240).", examples=["wait=30"]),
 ]
 AnalysisId = Annotated[str, Path(description="Id of the analysis.", examples=["5f0c2b0e-6a55-4c0a-9d0b-0f0f5f3f9a11"])]
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        description="The client's own name for this request, such as a UUID. Sent again with the same request, it gets the same "
+        "analysis; with another request, it is refused.",
+        examples=["8e03978e-40d5-43e8-bc93-6894a57f9324"],
+    ),
+]
 
 # The endpoint reads the body itself (an upload goes straight to the disk), so it also describes it itself.
 _REQUEST_SCHEMA = {"$ref": "#/components/schemas/AnalysisRequest"}
@@ -63,7 +72,7 @@ _BODY: dict[str, Any] = {
     responses={
         200: {"description": "It has finished within the time that the client preferred to wait (`Prefer: wait=N`)."},
         202: {
-            "description": "It is queued.",
+            "description": "It is queued; or finished already, where the same was computed before.",
             "headers": {"Location": {"description": "The analysis.", "schema": {"type": "string"}}},
         },
         **problems(
@@ -72,16 +81,29 @@ _BODY: dict[str, Any] = {
             s409="The slide is not the one that the client has open.",
             s413="The slide, or the JSON, is larger than the server takes.",
             s415="The body is neither JSON nor multipart.",
-            s422="The slide, the region or a parameter cannot be used, or the request is not valid.",
+            s422="The slide, the region or a parameter cannot be used, the request is not valid, or its Idempotency-Key was used "
+            "for another one.",
             s507="There is no room for the slide.",
         ),
     },
 )
-async def create_analysis(request: Request, response: Response, services: ServicesOf, prefer: Prefer = None) -> AnalysisAnswer:
-    """Ask for an analysis of a slide on the server (`slide.path`) or of an uploaded one (`file`)."""
+async def create_analysis(
+    request: Request,
+    response: Response,
+    services: ServicesOf,
+    idempotency_key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> AnalysisAnswer:
+    """Ask for an analysis of a slide on the server (`slide.path`) or of an uploaded one (`file`).
+
+    A question that was answered before, or is being computed, is not computed again: the new analysis shares the result.
+    """
     received = await receive(request, services.upload_limits)
-    job = await run_in_threadpool(submit, received, services)
-    _log.info("analysis_queued", job=job.id, uploaded=received.slide is not None)
+    submission = await run_in_threadpool(submit, received, services, idempotency_key=idempotency_key)
+    job = submission.job
+    _log.info(
+        "analysis_queued", job=job.id, computation=job.computation_id, shared=submission.shared, repeated=submission.repeated
+    )
     job = await wait_as_preferred(job, prefer, response, services.watch, services.settings.wait_max_s)
     if job.finished and "preference-applied" in response.headers:
         response.status_code = 200
@@ -131,8 +153,10 @@ async def get_analysis(
     status_code=202,
     response_model=AnalysisAnswer,
     responses={
-        202: {"description": "It was queued and is cancelled now, or its worker was asked to stop."},
-        204: {"description": "It was finished; its result and its uploaded slide are gone."},
+        202: {"description": "It waited or ran, and is cancelled now."},
+        204: {
+            "description": "It was finished and is gone; with it its result and its slide, unless another analysis has them too."
+        },
         **problems(s404="There is no analysis of that id."),
     },
 )
@@ -144,10 +168,11 @@ def delete_analysis(analysis_id: AnalysisId, services: ServicesOf) -> AnalysisAn
         if job is None:
             raise _unknown(analysis_id)
         return analysis_answer(job, services)
-    # The files first: were it the other way round, a crash between would leave them to nobody.
-    _remove_files(before, services)
-    services.store.delete_finished(analysis_id)
-    _log.info("analysis_deleted", job=analysis_id)
+    leftovers = services.store.delete_finished(analysis_id)
+    if leftovers is not None:
+        # A crash in between leaves files that nobody refers to; `hepamap gc` finds those.
+        remove_leftovers(leftovers, services.settings.results_dir, services.settings.uploads_dir)
+        _log.info("analysis_deleted", job=analysis_id)
     return Response(status_code=204)
 
 
@@ -167,9 +192,3 @@ def _unknown(analysis_id: str) -> AnalysisNotFoundError:
     return AnalysisNotFoundError(
         f"There is no analysis {analysis_id!r}.", cure="Check the id; the analysis may have been deleted."
     )
-
-
-def _remove_files(job: Job, services: Services) -> None:
-    shutil.rmtree(services.settings.results_dir / job.id, ignore_errors=True)
-    if job.payload["upload"] is not None:
-        shutil.rmtree(services.settings.uploads_dir / job.payload["upload"], ignore_errors=True)

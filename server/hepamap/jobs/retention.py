@@ -1,0 +1,116 @@
+"""Removes what is too old, and what a crash left to nobody; never what a computation that waits or runs may need."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from hepamap.jobs.job import Leftovers
+from hepamap.jobs.store import JobStore
+
+# What is younger may be on its way: an upload without its job yet, a result that is being written.
+_STRAY_AFTER_S = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """Where things are, and how long they are kept."""
+
+    results: Path
+    uploads: Path
+    scratch: Path
+    results_days: float
+    """After a job has finished; 0: until somebody deletes it."""
+    uploads_days: float
+    """After the last computation that read it has finished; 0: as long as the job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What was removed, or would be."""
+
+    jobs: tuple[str, ...]
+    """Ids."""
+    folders: tuple[Path, ...]
+    """Results, uploads, scratch."""
+    bytes: int
+    """What the folders hold."""
+
+
+def remove_leftovers(leftovers: Leftovers, results: Path, uploads: Path) -> None:
+    """Remove the files of jobs that are gone."""
+    for folder in _folders(leftovers, results, uploads):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def collect_garbage(store: JobStore, keeping: Keeping, *, dry_run: bool = False) -> Removed:
+    """Remove expired jobs, results and uploads, and files that nobody refers to.
+
+    Args:
+        store: the jobs.
+        keeping: what is kept, and how long.
+        dry_run: change nothing, only say what would go.
+
+    Raises:
+        JobStoreError: the database does not answer.
+    """
+    now = datetime.now(UTC)
+    # Nothing finished before the year one: then only what no job refers to goes.
+    before = now - timedelta(days=keeping.results_days) if keeping.results_days else datetime.min.replace(tzinfo=UTC)
+    leftovers = store.expire(before, dry_run=dry_run)
+    expired = _folders(leftovers, keeping.results, keeping.uploads)
+    strays = [path for path in _strays(store, keeping, now) if path not in expired]
+    folders = tuple(path for path in (*expired, *strays) if path.exists())
+    size = sum(_size(path) for path in folders)
+    if not dry_run:
+        for path in folders:
+            _remove(path)
+    return Removed(leftovers.jobs, folders, size)
+
+
+def _folders(leftovers: Leftovers, results: Path, uploads: Path) -> tuple[Path, ...]:
+    return (*(results / name for name in leftovers.results), *(uploads / name for name in leftovers.uploads))
+
+
+def _strays(store: JobStore, keeping: Keeping, now: datetime) -> Iterable[Path]:
+    # First the folders, then the question who uses them: what begins in between is not in the list.
+    results, uploads, scratch = (_entries(folder) for folder in (keeping.results, keeping.uploads, keeping.scratch))
+    locations, ids, keys = store.in_use()
+    # A result that is being written has its computation's id in its name.
+    yield from (
+        path for path in results if path.name not in locations and not any(each in path.name for each in ids) and _old(path)
+    )
+    after = now - timedelta(days=keeping.uploads_days) if keeping.uploads_days else None
+    yield from (path for path in uploads if not store.uses_upload(path.name, after=after) and _old(path))
+    yield from (path for path in scratch if path.name not in keys)
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _old(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime > _STRAY_AFTER_S
+    except FileNotFoundError:
+        return False  # another process was quicker
+
+
+def _size(path: Path) -> int:
+    total = 0
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        with contextlib.suppress(FileNotFoundError):
+            total += file.lstat().st_size
+    return total
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,182 @@
+"""The open database as `claims` and `store` use it: transactions, the clock, and rows as values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError, IntegrityError, TimeoutError
+from sqlalchemy.orm import Session
+
+from hepamap.jobs.database import begin_writing, clock_of, open_database
+from hepamap.jobs.errors import JobStoreError
+from hepamap.jobs.job import Computation, Job, JobFailure, JobProgress, JobResult
+from hepamap.jobs.states import JobState
+from hepamap.jobs.tables import ComputationRow, JobRow
+
+NOT_STARTED: dict[str, Any] = {
+    "progress_done": 0,
+    "progress_total": None,
+    "progress_stage": "queued",
+    "stage_started_at": None,
+}
+"""The progress of a computation that waits."""
+
+
+FinishHook = Callable[[Session, Sequence[Job]], None]
+"""Called with jobs that finish, inside the transaction that finishes them: what it writes is stored if, and only if, they are."""
+
+
+def _nothing(_session: Session, _jobs: Sequence[Job]) -> None:
+    pass
+
+
+class Sessions:
+    """Transactions on the database; may be used by many threads."""
+
+    def __init__(
+        self, engine: Engine, *, clock: Callable[[], datetime] | None = None, on_finished: FinishHook = _nothing
+    ) -> None:
+        self.engine = engine
+        self._clock = clock or clock_of(engine)
+        self._on_finished = on_finished
+
+    @classmethod
+    def open(cls, place: Path | str, *, clock: Callable[[], datetime] | None = None, on_finished: FinishHook = _nothing) -> Self:
+        """Open the database, which is created or brought up to date.
+
+        Args:
+            place: an SQLite file, or the URL of a PostgreSQL database.
+            clock: another clock than the database's.
+            on_finished: told of jobs that finish.
+
+        Raises:
+            JobStoreError: it cannot be opened or written.
+        """
+        return cls(open_database(place), clock=clock, on_finished=on_finished)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A transaction that only reads.
+
+        Raises:
+            JobStoreError: the database does not answer.
+        """
+        with self._session() as session:
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """A transaction that writes; all of it is stored, or nothing.
+
+        Raises:
+            JobStoreError: the database does not answer.
+            IntegrityError: another transaction was first.
+        """
+        with self._session() as session:
+            begin_writing(session.connection())
+            yield session
+
+    @contextmanager
+    def _session(self) -> Iterator[Session]:
+        try:
+            with Session(self.engine) as session, session.begin():
+                yield session
+        except IntegrityError:
+            raise
+        except (DBAPIError, TimeoutError) as error:
+            cause = str(error.orig if isinstance(error, DBAPIError) else error).strip()
+            raise JobStoreError(
+                f"The job database does not answer: {cause}.",
+                cure="Try again in a moment. If it stays so, the operator should look at the database and its disk.",
+            ) from error
+
+
+def computation_of(row: ComputationRow) -> Computation:
+    """A computation's row as a value."""
+    return Computation(
+        id=row.id,
+        key=row.key,
+        kind=row.kind,
+        payload=row.payload,
+        upload=row.upload,
+        state=JobState(row.state),
+        priority=row.priority,
+        result=_result(row),
+        progress=_progress(row),
+        failure=_failure(row),
+        attempts=row.attempts,
+        lease=row.lease,
+        cancel_requested=row.cancel_requested,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        stage_started_at=row.stage_started_at,
+        finished_at=row.finished_at,
+        heartbeat_at=row.heartbeat_at,
+    )
+
+
+def job_of(row: JobRow, work: ComputationRow) -> Job:
+    """A job as its client sees it: as its computation stands, or cancelled, and then whatever becomes of the computation."""
+    cancelled_at = row.cancelled_at
+    own: dict[str, Any] = {
+        "id": row.id,
+        "computation_id": work.id,
+        "key": work.key,
+        "payload": row.payload,
+        "upload": work.upload,
+        "priority": row.priority,
+        "created_at": row.created_at,
+    }
+    if cancelled_at is not None:
+        return Job(
+            **own,
+            state=JobState.CANCELLED,
+            result=None,
+            progress=JobProgress(0, None, "cancelled"),
+            failure=None,
+            started_at=None,
+            stage_started_at=None,
+            finished_at=cancelled_at,
+        )
+    return Job(
+        **own,
+        state=JobState(work.state),
+        result=_result(work),
+        progress=_progress(work),
+        failure=_failure(work),
+        started_at=_not_before(row.created_at, work.started_at),
+        stage_started_at=work.stage_started_at,
+        finished_at=_not_before(row.created_at, work.finished_at),
+    )
+
+
+def failure_values(failure: JobFailure) -> dict[str, str]:
+    """A failure as the columns that hold it."""
+    return {"error_code": failure.code, "error_message": failure.message, "error_cure": failure.cure}
+
+
+def _not_before(earliest: datetime, time: datetime | None) -> datetime | None:
+    return None if time is None else max(earliest, time)
+
+
+def _result(row: ComputationRow) -> JobResult | None:
+    if row.outcome is None or row.result_location is None:
+        return None
+    return JobResult(row.outcome, tuple(row.warnings), row.result_location)
+
+
+def _failure(row: ComputationRow) -> JobFailure | None:
+    return None if row.error_code is None else JobFailure(row.error_code, row.error_message or "", row.error_cure or "")
+
+
+def _progress(row: ComputationRow) -> JobProgress:
+    return JobProgress(row.progress_done, row.progress_total, row.progress_stage)

@@ -1,0 +1,138 @@
+"""The same question twice, over HTTP: one computation, answers for everybody; the same request twice: one analysis."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from tests.api.conftest import post, result_folder, services_of, work
+from tests.api.test_bad_input import check_problem
+
+MARK = {"Idempotency-Key": "8e03978e-40d5-43e8-bc93-6894a57f9324"}
+
+
+def get(client: TestClient, analysis: Any) -> Any:
+    return client.get(analysis["links"]["self"]).raise_for_status().json()
+
+
+def ask(client: TestClient, slide: Path, headers: dict[str, str] = MARK, **others: Any) -> Any:
+    return client.post("/api/v1/analyses", json={"slide": {"path": str(slide)}, **others}, headers=headers)
+
+
+def uploaded(client: TestClient, content: bytes, headers: dict[str, str] | None = None) -> Any:
+    files = {"file": ("slide.tif", content)}
+    return client.post("/api/v1/analyses", files=files, headers=headers)
+
+
+def test_an_answered_question_is_answered_at_once(client: TestClient, slide: Path) -> None:
+    first = post(client, slide, identity={"accession": "S26-1"})
+    work(client)
+    second = post(client, slide, identity={"accession": "S26-2"})
+    assert (second["state"], second["identity"]) == ("succeeded", {"accession": "S26-2"})
+    assert second["id"] != first["id"]
+    assert second["progress"]["fraction"] == 1.0
+    one, two = (client.get(analysis["links"]["contours"]) for analysis in (first, second))
+    assert one.content == two.content
+    assert services_of(client).store.claim() is None
+
+
+def test_who_asks_while_it_runs_shares_the_result(client: TestClient, slide: Path) -> None:
+    first, second = post(client, slide), post(client, slide)
+    client.delete(first["links"]["self"])
+    work(client)
+    assert services_of(client).store.claim() is None
+    assert (get(client, first)["state"], get(client, second)["state"]) == ("cancelled", "succeeded")
+    assert client.get(second["links"]["contours"]).status_code == 200
+
+
+def test_deleting_one_leaves_the_other_its_result(client: TestClient, slide: Path) -> None:
+    first, second = post(client, slide), post(client, slide)
+    work(client)
+    folder = result_folder(client, first)
+    assert client.delete(first["links"]["self"]).status_code == 204
+    assert client.get(second["links"]["contours"]).status_code == 200
+    assert client.delete(second["links"]["self"]).status_code == 204
+    assert not folder.exists()
+
+
+def test_asking_again_mends_a_result_that_was_lost(client: TestClient, slide: Path) -> None:
+    first = post(client, slide)
+    work(client)
+    (result_folder(client, first) / "result.json").unlink()
+    second = post(client, slide)
+    assert second["state"] == "queued"
+    work(client)
+    assert client.get(second["links"]["contours"]).status_code == 200
+
+
+def test_a_slide_that_is_uploaded_twice_is_kept_once(client: TestClient, slide_bytes: bytes) -> None:
+    uploads = services_of(client).settings.uploads_dir
+    first, second = (uploaded(client, slide_bytes).json() for _ in range(2))
+    assert len(list(uploads.iterdir())) == 1
+    assert client.delete(first["links"]["self"]).status_code == 202
+    assert client.delete(first["links"]["self"]).status_code == 204
+    assert len(list(uploads.iterdir())) == 1
+    work(client)
+    assert get(client, second)["state"] == "succeeded"
+    client.delete(second["links"]["self"])
+    assert list(uploads.iterdir()) == []
+
+
+def test_a_marked_request_that_comes_again_is_the_same_analysis(client: TestClient, slide: Path) -> None:
+    first = ask(client, slide)
+    slide.unlink()  # the second answer does not depend on what has become of the slide
+    second = ask(client, slide)
+    assert (first.status_code, second.status_code) == (202, 202)
+    assert second.json()["id"] == first.json()["id"]
+    assert second.headers["location"] == first.headers["location"]
+
+
+def test_a_mark_on_another_request_is_refused(client: TestClient, slide: Path) -> None:
+    assert ask(client, slide).status_code == 202
+    check_problem(ask(client, slide, threshold=0.7), 422, "idempotency_key_reused")
+    assert len(client.get("/api/v1/analyses").json()["items"]) == 1
+
+
+def test_a_marked_upload_that_comes_again_is_the_same_analysis(client: TestClient, slide_bytes: bytes) -> None:
+    uploads = services_of(client).settings.uploads_dir
+    first, second = (uploaded(client, slide_bytes, MARK) for _ in range(2))
+    assert second.json()["id"] == first.json()["id"]
+    check_problem(uploaded(client, slide_bytes + b"other", MARK), 422, "idempotency_key_reused")
+    assert len(list(uploads.iterdir())) == 1
+
+
+@pytest.mark.parametrize("key", ["", " ", "x" * 256, "a\tb", "schlüssel"])
+def test_a_mark_that_cannot_be_kept_is_refused(client: TestClient, slide: Path, key: str) -> None:
+    headers: Any = {"Idempotency-Key": key.encode("latin-1")}
+    check_problem(ask(client, slide, headers), 422, "request_invalid")
+
+
+def test_a_refused_request_uses_no_mark_up(client: TestClient, slide: Path) -> None:
+    check_problem(ask(client, slide, threshold=7), 422, "threshold_invalid")
+    assert ask(client, slide).status_code == 202
+
+
+def test_many_that_send_the_same_marked_request_at_once_have_one_analysis(client: TestClient, slide: Path) -> None:
+    ids: list[str] = []
+    threads = [threading.Thread(target=lambda: ids.append(ask(client, slide).json()["id"])) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(ids) == 8
+    assert len(set(ids)) == 1
+
+
+def test_a_region_comes_before_whole_slides_unless_it_says_otherwise(client: TestClient, slide: Path) -> None:
+    box = {"type": "Polygon", "coordinates": [[[0, 0], [900, 0], [900, 900], [0, 900], [0, 0]]]}
+    night = [post(client, slide, threshold=threshold) for threshold in (0.2, 0.3, 0.4)]
+    patient = post(client, slide, region=box, threshold=0.6, priority=-5)
+    urgent = post(client, slide, region=box)
+    store = services_of(client).store
+    jobs = [store.get(analysis["id"]) for analysis in (urgent, *night, patient)]
+    order = [store.claim() for _ in range(5)]
+    assert [work.id for work in order if work] == [job.computation_id for job in jobs if job]

@@ -1,0 +1,161 @@
+"""What workers do with computations."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from hepamap.jobs.job import JobProgress, WorkerSeen
+from hepamap.jobs.states import JobState
+from hepamap.jobs.store import JobStore
+from tests.jobs.conftest import Clock
+from tests.jobs.questions import FAILURE, RESULT, add, claimed, now, work_now
+
+
+def test_nothing_is_claimed_from_an_empty_queue(store: JobStore) -> None:
+    assert store.claim() is None
+
+
+def test_claims_go_by_priority_then_age(store: JobStore) -> None:
+    ids = [add(store, priority=priority).computation_id for priority in (0, 5, 0, 5)]
+    assert [claimed(store).id for _ in range(4)] == [ids[1], ids[3], ids[0], ids[2]]
+
+
+def test_success_is_stored_whole(store: JobStore) -> None:
+    job = add(store)
+    work = claimed(store)
+    assert store.succeed(work, RESULT)
+    after = now(store, job)
+    assert (after.state, after.result, after.failure) == (JobState.SUCCEEDED, RESULT, None)
+    assert work_now(store, work).attempts == 1
+    assert after.finished_at is not None
+    assert after.started_at is not None
+
+
+def test_failure_is_stored_whole(store: JobStore) -> None:
+    job = add(store)
+    assert store.fail(claimed(store), FAILURE)
+    assert (now(store, job).state, now(store, job).failure) == (JobState.FAILED, FAILURE)
+
+
+def test_a_beat_stores_progress_and_the_stage_keeps_its_start(store: JobStore, clock: Clock) -> None:
+    add(store)
+    work = claimed(store)
+    store.beat(work, JobProgress(1, 10, "reading"))
+    first = work_now(store, work)
+    clock.advance(5)
+    beat = store.beat(work, JobProgress(4, 10, "reading"))
+    second = work_now(store, work)
+    assert beat.owned
+    assert not beat.cancel_requested
+    assert second.progress == JobProgress(4, 10, "reading")
+    assert second.stage_started_at == first.stage_started_at
+    assert second.heartbeat_at is not None
+    assert first.heartbeat_at is not None
+    assert (second.heartbeat_at - first.heartbeat_at).total_seconds() >= 5
+    store.beat(work, JobProgress(0, 3, "tracing"))
+    third = work_now(store, work).stage_started_at
+    assert third is not None
+    assert third > second.heartbeat_at
+
+
+def test_one_that_is_handed_back_has_lost_no_attempt(store: JobStore) -> None:
+    job = add(store)
+    work = claimed(store)
+    store.beat(work, JobProgress(5, 9, "reading"))
+    assert store.hand_back(work)
+    after = work_now(store, work)
+    assert (after.state, after.attempts, after.started_at, after.lease) == (JobState.QUEUED, 0, None, None)
+    assert now(store, job).progress == JobProgress(0, None, "queued")
+
+
+def test_recovery_leaves_those_with_a_heartbeat_alone(store: JobStore, clock: Clock) -> None:
+    add(store)
+    work = claimed(store)
+    clock.advance(50)
+    store.beat(work, work.progress)
+    clock.advance(50)
+    assert store.recover(attempts_max=3, silent_for_s=60) == ()
+    clock.advance(20)
+    assert [found.id for found in store.recover(attempts_max=3, silent_for_s=60)] == [work.id]
+    assert work_now(store, work).state is JobState.QUEUED
+
+
+def test_recovery_gives_up_after_the_last_attempt(store: JobStore) -> None:
+    job = add(store)
+    for attempt in (1, 2, 3):
+        assert claimed(store).attempts == attempt
+        (settled,) = store.recover(attempts_max=3)
+        assert settled.state is (JobState.FAILED if attempt == 3 else JobState.QUEUED)
+    failure = now(store, job).failure
+    assert failure is not None
+    assert failure.code == "worker_lost"
+
+
+def test_one_that_kills_its_workers_does_not_block_the_queue(store: JobStore) -> None:
+    add(store)
+    following = add(store)
+    for _ in range(3):
+        claimed(store)
+        store.recover(attempts_max=3)
+    assert claimed(store).id == following.computation_id
+
+
+def test_recovery_does_not_revive_what_nobody_wants(store: JobStore) -> None:
+    job = add(store)
+    claimed(store)
+    store.request_cancel(job.id)
+    (settled,) = store.recover(attempts_max=3)
+    assert settled.state is JobState.CANCELLED
+
+
+def test_a_claim_that_was_taken_over_changes_nothing(store: JobStore) -> None:
+    add(store)
+    old = claimed(store)
+    store.recover(attempts_max=3)
+    new = claimed(store)
+    assert new.id == old.id
+    assert not store.beat(old, old.progress).owned
+    assert not store.succeed(old, RESULT)
+    assert not store.fail(old, FAILURE)
+    assert not store.cancel(old)
+    assert not store.hand_back(old)
+    assert store.succeed(new, RESULT)
+
+
+def test_workers_are_seen_until_they_fall_silent(store: JobStore, clock: Clock) -> None:
+    at = clock()
+    for name in ("a", "b"):
+        store.report_worker(WorkerSeen(name, "host", 17, at, at))
+    assert [worker.id for worker in store.workers(silent_for_s=60)] == ["a", "b"]
+    store.forget_workers(silent_for_s=60, worker_id="a")
+    clock.advance(50)
+    assert [worker.id for worker in store.workers(silent_for_s=60)] == ["b"]
+    clock.advance(50)
+    assert store.workers(silent_for_s=60) == ()
+
+
+@pytest.mark.parametrize("claimers", [4])
+def test_nothing_is_claimed_twice(place: Path | str, store: JobStore, claimers: int) -> None:
+    ids = {add(store).computation_id for _ in range(40)}
+    # Each with a store of its own: as in other processes, nothing but the database is between them.
+    stores = [JobStore.open(place) for _ in range(claimers)]
+    taken: list[str] = []
+    start = threading.Barrier(claimers)
+
+    def claim_all(own: JobStore) -> None:
+        start.wait()
+        while (work := own.claim()) is not None:
+            taken.append(work.id)
+
+    threads = [threading.Thread(target=claim_all, args=(own,)) for own in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for own in stores:
+        own.close()
+    assert Counter(taken) == Counter(ids)
