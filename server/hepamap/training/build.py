@@ -1,28 +1,28 @@
-"""Annotated slides to a data set: what `hepamap dataset build` does."""
+"""Annotated slides to a data set: what `hepamap dataset build` does.
+
+Slides are drawn side by side in any number of processes, with the same bytes. Finished slides are kept in a folder
+beside the data set, so that a build that was stopped goes on where it was.
+"""
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
-import math
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from shapely.geometry.base import BaseGeometry
 
 from hepamap import __version__
 from hepamap.errors import OutputExistsError, OutputNotWritableError
-from hepamap.slide import Slide
-from hepamap.training.areas import labelled_areas
+from hepamap.training.build_slide import Draw, SlideJob, draw, draw_fields, keep_rows, slide_job
 from hepamap.training.class_map import DEFAULT_CLASSES, ClassMap
-from hepamap.training.cohort import SPLITS, CohortSlide, check_cohort, read_cohort
+from hepamap.training.cohort import SPLITS, check_cohort, read_cohort
 from hepamap.training.dataset import (
     COLUMNS,
     MANIFEST_NAME,
@@ -32,13 +32,18 @@ from hepamap.training.dataset import (
     Dataset,
     open_dataset,
 )
-from hepamap.training.errors import DatasetEmptyError
-from hepamap.training.field_sampling import choose_fields, fields_wanted, read_field
+from hepamap.training.errors import DatasetEmptyError, TrainingError
+from hepamap.training.field_sampling import Row, choose_fields, fields_wanted
 from hepamap.training.fields import FIELD_COLUMNS, FIELD_FOLDER, FIELD_TABLE, MARGIN_M, UNIT_M, field_side_m, labels_path
 from hepamap.training.patches import NON_TUMOUR, TUMOUR
-from hepamap.training.sampling import Sampler, SlidePatches
+from hepamap.training.pool import run_all
+from hepamap.training.quotas import first_quotas, raised_quotas
+from hepamap.training.sampling import Sampler
 
 CLASS_NAMES = {NON_TUMOUR: "non_tumour", TUMOUR: "tumour"}
+
+_ROUNDS = 4  # of asking the slides that have more for what others lack
+_SPACE_FACTOR = 2  # while it is built, a data set stands on the disk twice
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,13 @@ class DatasetSpec:
     seed: int = 0
     classes: ClassMap = DEFAULT_CLASSES
 
+    @property
+    def size_bytes(self) -> int:
+        """What the data set takes on disk, at most."""
+        classes = len(CLASS_NAMES)
+        patches = sum(self.per_class.values()) * classes * self.patch_m**2 * 3
+        return patches + sum(fields_wanted(self.fields).values()) * classes * field_side_m(self.patch_m) ** 2 * 3
+
 
 @dataclass(frozen=True, slots=True)
 class BuildProgress:
@@ -65,16 +77,7 @@ class BuildProgress:
     """Slides finished."""
     total: int
     slide: str
-    """The slide that comes next."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Areas:
-    """What is drawn on one slide."""
-
-    tumour_l0: BaseGeometry
-    non_tumour_l0: BaseGeometry
-    notes: dict[str, Any]
+    """The slide that was finished last, or nothing."""
 
 
 def build_dataset(
@@ -82,6 +85,7 @@ def build_dataset(
     out_dir: Path,
     spec: DatasetSpec,
     *,
+    workers: int = 1,
     overwrite: bool = False,
     progress: Callable[[BuildProgress], None] = lambda _: None,
 ) -> Dataset:
@@ -89,188 +93,195 @@ def build_dataset(
 
     Args:
         table: CSV of slides, see `hepamap.training.cohort`.
-        out_dir: folder to write; appears whole or not at all.
+        out_dir: folder to write; appears whole or not at all. A build of the same slides, annotations and numbers that was
+            stopped before goes on where it was.
         spec: resolution, numbers, seed.
+        workers: processes that draw side by side; the result does not depend on it.
         overwrite: replace a data set that is there.
-        progress: told before each slide.
+        progress: told after each slide.
 
     Raises:
         CohortInvalidError, AnnotationError, SlideError: the input is at fault.
         DatasetEmptyError: a split has no patch of one class.
-        OutputError: the folder exists or cannot be written.
+        OutputError: the folder exists or cannot be written, or the disk is too small.
     """
     slides = [slide for slide in read_cohort(table) if slide.split in spec.per_class]
     check_cohort(slides, table.name)
     if out_dir.exists() and not overwrite:
         raise OutputExistsError(f"The folder {out_dir.name} exists.", cure="Name another folder, or add --overwrite.")
+    sampler = Sampler(spec.mpp, spec.patch_m, spec.seed)
+    jobs = [slide_job(number, row, sampler, spec.classes) for number, row in enumerate(slides)]
+    work_dir = out_dir.parent / f".{out_dir.name}.unfinished"
     try:
-        out_dir.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".staging-", dir=out_dir.parent))
-    except OSError as error:
-        raise OutputNotWritableError(
-            f"The folder {out_dir.parent.name} cannot be written ({error.strerror}).", cure="Check its permissions."
-        ) from error
-    try:
-        _Build(spec, slides, staging).run(progress)
+        _prepare(work_dir, spec, jobs)
+        made = _Build(spec, jobs, work_dir, workers, progress).run()
         if out_dir.exists():
             shutil.rmtree(out_dir)
-        staging.chmod(0o755)
-        os.replace(staging, out_dir)
+        os.replace(made, out_dir)
     except OSError as error:
         raise OutputNotWritableError(
-            f"The data set cannot be written ({error.strerror}).", cure="Check permissions and free space."
+            f"The data set {out_dir.name} cannot be written ({error.strerror}).", cure="Check permissions and free space."
         ) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    except TrainingError:
+        shutil.rmtree(work_dir, ignore_errors=True)  # what was drawn is of no use
+        raise
+    shutil.rmtree(work_dir, ignore_errors=True)
     return open_dataset(out_dir)
 
 
+def _prepare(work_dir: Path, spec: DatasetSpec, jobs: Sequence[SlideJob]) -> None:
+    """Make the work folder, or keep the one of the very same build."""
+    mark, digest = work_dir / "build.txt", _digest(spec, jobs)
+    if not mark.exists() or mark.read_text(encoding="utf-8") != digest:
+        shutil.rmtree(work_dir, ignore_errors=True)
+        work_dir.mkdir(parents=True)
+        needed, free = _SPACE_FACTOR * spec.size_bytes, shutil.disk_usage(work_dir).free
+        if needed > free:
+            shutil.rmtree(work_dir, ignore_errors=True)
+            raise OutputNotWritableError(
+                f"The data set may need {needed / 1e9:.1f} GB while it is made, but {free / 1e9:.1f} GB are free.",
+                cure="Ask for fewer patches or fields, or name a folder on a larger disk.",
+            )
+        mark.write_text(digest, encoding="utf-8")
+    for folder in ("draws", FIELD_FOLDER):
+        (work_dir / folder).mkdir(exist_ok=True)
+
+
+def _digest(spec: DatasetSpec, jobs: Sequence[SlideJob]) -> str:
+    """What decides the bytes of a data set."""
+    hashed = hashlib.sha256(f"{__version__} {SCHEMA_VERSION} {_plain(asdict(spec))}".encode())
+    for job in jobs:
+        hashed.update(repr((job.row, job.fingerprint)).encode())
+        hashed.update(job.tumour_l0.wkb + job.non_tumour_l0.wkb)
+    return hashed.hexdigest()
+
+
+def _plain(spec: dict[str, Any]) -> str:
+    """Sets have no order of their own, and another one in every process."""
+    return json.dumps(spec, sort_keys=True, default=sorted)
+
+
 class _Build:
-    """One run: reads slide after slide, keeps the book of what is still wanted."""
+    """One run: asks slides for patches until there are enough, balances, writes."""
 
-    def __init__(self, spec: DatasetSpec, slides: list[CohortSlide], folder: Path) -> None:
-        self._spec = spec
-        self._slides = slides
-        self._folder = folder
-        self._rows: list[dict[str, Any]] = []
-        self._fields: list[dict[str, Any]] = []
-        self._notes: list[dict[str, Any]] = []
+    def __init__(
+        self,
+        spec: DatasetSpec,
+        jobs: list[SlideJob],
+        work_dir: Path,
+        workers: int,
+        progress: Callable[[BuildProgress], None],
+    ) -> None:
+        self._spec, self._jobs, self._work_dir, self._workers = spec, jobs, work_dir, workers
+        self._progress = progress
+        self._draws: dict[int, Draw] = {}
+        self._done, self._total = 0, len(jobs)
 
-    def run(self, progress: Callable[[BuildProgress], None]) -> None:
-        """Draw, balance, write."""
-        (self._folder / SHARD_FOLDER).mkdir()
-        areas = [self._areas(slide) for slide in self._slides]
-        for number, (slide, area) in enumerate(zip(self._slides, areas, strict=True)):
-            progress(BuildProgress(number, len(self._slides), slide.slide.name))
-            wanted = {label: self._share(number, label, areas) for label in CLASS_NAMES}
-            self._draw(number, slide, area, wanted)
-        self._balance(np.random.default_rng(self._spec.seed))
+    def run(self) -> Path:
+        """Draw, balance, write; returns the finished folder."""
+        self._draw_all()
+        folder = self._work_dir / "dataset"
+        shutil.rmtree(folder, ignore_errors=True)  # a half-written one of before
+        (folder / SHARD_FOLDER).mkdir(parents=True)
+        rows = self._balanced([row for number in sorted(self._draws) for row in self._draws[number].rows])
+        # The fields' places come from the patches; the places of the patches in their shards change below.
+        chosen = choose_fields(rows, fields_wanted(self._spec.fields), self._spec.seed)
+        self._write_shards(folder / SHARD_FOLDER, rows)
+        fields = self._fields(chosen, folder) if self._spec.fields else []
+        _write_table(folder / TABLE_NAME, COLUMNS, rows)
         if self._spec.fields:
-            self._draw_fields(areas)
-        self._write_tables()
+            _write_table(folder / FIELD_TABLE, FIELD_COLUMNS, fields)
+        text = json.dumps(self._manifest(rows, fields), indent=1, ensure_ascii=False) + "\n"
+        (folder / MANIFEST_NAME).write_text(text, encoding="utf-8")
+        return folder
 
-    def _areas(self, row: CohortSlide) -> _Areas:
-        with Slide.open(row.slide, mpp_override_um=row.mpp_override_um) as slide:
-            slide.require_resolution(self._spec.mpp)
-            return _areas_on(slide, row, self._spec.classes)
-
-    def _share(self, number: int, label: int, areas: list[_Areas]) -> int:
-        """What this slide should give of a class.
-
-        An equal share of what is still missing, so that a slide with too little is made up for by those after it.
-        """
-        split = self._slides[number].split
-        if _area_of(areas[number], label).is_empty:
-            return 0
-        offering = [
-            i for i in range(number, len(areas)) if self._slides[i].split == split and not _area_of(areas[i], label).is_empty
-        ]
-        have = sum(row["split"] == split and row["label"] == label for row in self._rows)
-        missing: int = self._spec.per_class[split] - have
-        return max(0, math.ceil(missing / len(offering)))
-
-    def _draw(self, number: int, row: CohortSlide, areas: _Areas, wanted: dict[int, int]) -> None:
-        sampler = Sampler(self._spec.mpp, self._spec.patch_m, self._spec.seed)
-        with Slide.open(row.slide, mpp_override_um=row.mpp_override_um) as slide:
-            found = sampler.sample(slide, areas.tumour_l0, areas.non_tumour_l0, wanted, test_rule=row.split == "test")
-            fingerprint, pixel_size = slide.fingerprint, slide.pixel_size
-        shard = _shard_name(number, row)
-        if found.patches:
-            np.save(self._folder / SHARD_FOLDER / shard, np.stack(found.patches))
-        self._rows += _rows_of(row, shard, found)
-        self._notes.append(
-            {
-                "slide": row.slide.name,
-                "fingerprint": fingerprint,
-                "pixel_size_um": [pixel_size.x_um, pixel_size.y_um],
-                "group": row.group,
-                "split": row.split,
-                "windows_read": found.windows_read,
-                "dropped_out_of_focus": found.out_of_focus,
-                **areas.notes,
+    def _draw_all(self) -> None:
+        """Ask every slide for its share, then those that have more for what is missing."""
+        offering = {
+            (split, label): [job.number for job in self._jobs if job.row.split == split and job.has(label)]
+            for split in self._spec.per_class
+            for label in CLASS_NAMES
+        }
+        quotas = {key: first_quotas(numbers, self._spec.per_class[key[0]]) for key, numbers in offering.items()}
+        asked: dict[int, dict[int, int]] = {}
+        for _ in range(_ROUNDS):
+            wanted = {
+                job.number: {label: quotas[job.row.split, label].get(job.number, 0) for label in CLASS_NAMES}
+                for job in self._jobs
             }
-        )
+            again = [job for job in self._jobs if wanted[job.number] != asked.get(job.number)]
+            if not again:
+                return
+            self._total = self._done + len(again)
+            calls = [(job, wanted[job.number], self._work_dir / "draws") for job in again]
+            drawn = self._run(draw, calls, [job.row.slide.name for job in again])
+            self._draws.update({job.number: result for job, result in zip(again, drawn, strict=True)})
+            asked = wanted
+            quotas = {
+                (split, label): raised_quotas(
+                    quota, {number: self._draws[number].count(label) for number in quota}, self._spec.per_class[split]
+                )
+                for (split, label), quota in quotas.items()
+            }
 
-    def _balance(self, rng: np.random.Generator) -> None:
-        """Keep as many patches of one class as of the other in each split, chosen at random."""
-        kept: list[dict[str, Any]] = []
-        for split in SPLITS:
-            of_class = [[row for row in self._rows if row["split"] == split and row["label"] == label] for label in CLASS_NAMES]
-            if split not in self._spec.per_class:
-                continue
+    def _run(self, work: Callable[..., Any], calls: Sequence[tuple[Any, ...]], names: Sequence[str]) -> list[Any]:
+        def done(number: int) -> None:
+            self._done += 1
+            self._progress(BuildProgress(self._done, self._total, names[number]))
+
+        return run_all(work, calls, self._workers, done)
+
+    def _balanced(self, rows: Sequence[Row]) -> list[Row]:
+        """As many patches of one class as of the other in each split, chosen at random."""
+        rng = np.random.default_rng(self._spec.seed)
+        kept: list[Row] = []
+        for split in (split for split in SPLITS if split in self._spec.per_class):
+            of_class = [[row for row in rows if row["split"] == split and row["label"] == label] for label in CLASS_NAMES]
             count = min(self._spec.per_class[split], *map(len, of_class))
             if count == 0:
                 raise _no_patches(split, [CLASS_NAMES[i] for i, rows in enumerate(of_class) if not rows])
-            for rows in of_class:
-                kept += [rows[i] for i in np.sort(rng.permutation(len(rows))[:count])]
-        self._rows = kept
-        for shard in sorted({row["shard"] for row in kept}):
-            _keep_rows(self._folder / SHARD_FOLDER / shard, [row for row in kept if row["shard"] == shard])
-        listed = {row["shard"] for row in kept}
-        for path in (self._folder / SHARD_FOLDER).iterdir():
-            if path.name not in listed:
-                path.unlink()
+            for candidates in of_class:
+                kept += [candidates[i] for i in np.sort(rng.permutation(len(candidates))[:count])]
+        return kept
 
-    def _draw_fields(self, areas: list[_Areas]) -> None:
-        """Read some of the kept patches again, with their surroundings."""
-        (self._folder / FIELD_FOLDER).mkdir()
-        chosen = choose_fields(self._rows, fields_wanted(self._spec.fields), self._spec.seed)
-        for number, (row, area) in enumerate(zip(self._slides, areas, strict=True)):
-            of_slide = [patch for patch in chosen if patch["shard"] == _shard_name(number, row)]
+    def _write_shards(self, folder: Path, rows: Sequence[Row]) -> None:
+        for job in self._jobs:
+            of_slide = [row for row in rows if row["shard"] == job.shard]
             if of_slide:
-                self._draw_fields_of(row, area, of_slide)
+                keep_rows(self._draws[job.number].shard, folder / job.shard, of_slide)
 
-    def _draw_fields_of(self, row: CohortSlide, areas: _Areas, patches: Sequence[Mapping[str, Any]]) -> None:
-        sampler = Sampler(self._spec.mpp, self._spec.patch_m, self._spec.seed)
-        with Slide.open(row.slide, mpp_override_um=row.mpp_override_um) as slide:
-            areas_m = sampler.areas_m(slide, areas.tumour_l0, areas.non_tumour_l0)
-            fields = [read_field(slide, sampler, areas_m, patch) for patch in patches]
-        path = self._folder / FIELD_FOLDER / patches[0]["shard"]
-        np.save(path, np.stack([pixels for pixels, _, _ in fields]))
-        np.save(labels_path(path), np.stack([labels for _, labels, _ in fields]))
-        for number, (patch, (_, _, place)) in enumerate(zip(patches, fields, strict=True)):
-            same = {key: patch[key] for key in ("split", "shard", "label", "slide", "group")}
-            sides = {"side_x_l0": round(place.width, 4), "side_y_l0": round(place.height, 4)}
-            self._fields.append({**same, "row": number, "x_l0": round(place.x, 4), "y_l0": round(place.y, 4), **sides})
+    def _fields(self, chosen: Sequence[Row], folder: Path) -> list[Row]:
+        source = self._work_dir / FIELD_FOLDER
+        calls = [(job, [row for row in chosen if row["shard"] == job.shard], source) for job in self._jobs]
+        calls = [call for call in calls if call[1]]
+        self._total = self._done + len(calls)
+        found = self._run(draw_fields, calls, [f"fields of {job.row.slide.name}" for job, _, _ in calls])
+        (folder / FIELD_FOLDER).mkdir()
+        for job, _, _ in calls:
+            for path in (source / job.shard, labels_path(source / job.shard)):
+                shutil.copyfile(path, folder / FIELD_FOLDER / path.name)
+        return [row for rows in found for row in rows]
 
-    def _write_tables(self) -> None:
-        _write_table(self._folder / TABLE_NAME, COLUMNS, self._rows)
-        if self._spec.fields:
-            _write_table(self._folder / FIELD_TABLE, FIELD_COLUMNS, self._fields)
-        spec = asdict(self._spec)
-        classes = {key: sorted(names) for key, names in spec.pop("classes").items()}
-        manifest = {
+    def _manifest(self, rows: Sequence[Row], fields: Sequence[Row]) -> dict[str, Any]:
+        spec = self._spec
+
+        def tumour(of: Sequence[Row], split: str) -> int:
+            return sum(row["split"] == split and row["label"] == TUMOUR for row in of)
+
+        counts = {split: tumour(fields, split) for split in fields_wanted(spec.fields) if split in spec.per_class}
+        note = {"side": field_side_m(spec.patch_m), "margin": MARGIN_M, "label_distance": UNIT_M, "fields_per_class": counts}
+        return {
             "schema_version": SCHEMA_VERSION,
             "software": f"hepamap {__version__}",
-            "mpp": spec["mpp"],
-            "patch": spec["patch_m"],
-            "seed": spec["seed"],
-            "asked_per_class": spec["per_class"],
-            "patches_per_class": {split: self._count(split) for split in self._spec.per_class},
-            **self._fields_note(),
-            "classes": classes,
-            "slides": self._notes,
+            "mpp": spec.mpp,
+            "patch": spec.patch_m,
+            "seed": spec.seed,
+            "asked_per_class": spec.per_class,
+            "patches_per_class": {split: tumour(rows, split) for split in spec.per_class},
+            **({"fields": note} if spec.fields else {}),
+            "classes": {key: sorted(names) for key, names in asdict(spec.classes).items()},
+            "slides": [self._draws[job.number].notes for job in self._jobs],
         }
-        text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
-        (self._folder / MANIFEST_NAME).write_text(text, encoding="utf-8")
-
-    def _fields_note(self) -> dict[str, Any]:
-        if not self._spec.fields:
-            return {}
-        counts = {
-            split: sum(row["split"] == split and row["label"] == TUMOUR for row in self._fields)
-            for split in fields_wanted(self._spec.fields)
-        }
-        side = field_side_m(self._spec.patch_m)
-        return {"fields": {"side": side, "margin": MARGIN_M, "label_distance": UNIT_M, "fields_per_class": counts}}
-
-    def _count(self, split: str) -> int:
-        return sum(row["split"] == split and row["label"] == TUMOUR for row in self._rows)
-
-
-def _shard_name(number: int, row: CohortSlide) -> str:
-    """Slides of different folders may have one name; their numbers differ."""
-    return f"{number:04d}-{row.slide.stem}.npy"
 
 
 def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
@@ -278,44 +289,6 @@ def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str,
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-
-
-def _areas_on(slide: Slide, row: CohortSlide, classes: ClassMap) -> _Areas:
-    """The labelled areas of a slide in level-0 px, and what is to be said of them."""
-    areas = labelled_areas(slide, row, classes)
-    notes = {
-        "annotations": row.annotations.name,
-        "tumour_mm2": _mm2(areas.tumour_l0, slide),
-        "non_tumour_mm2": _mm2(areas.non_tumour_l0, slide),
-        "conflict_mm2": round(areas.conflict_area_l0 * slide.pixel_size.area_um2 / 1e6, 4),
-        "repaired_polygons": areas.file.repaired,
-        "ignored_objects": areas.file.ignored,
-        "ignored_classes": areas.ignored_classes,
-    }
-    return _Areas(areas.tumour_l0, areas.non_tumour_l0, notes)
-
-
-def _mm2(area_l0: BaseGeometry, slide: Slide) -> float:
-    return round(area_l0.area * slide.pixel_size.area_um2 / 1e6, 4)
-
-
-def _area_of(areas: _Areas, label: int) -> BaseGeometry:
-    return areas.tumour_l0 if label == TUMOUR else areas.non_tumour_l0
-
-
-def _rows_of(row: CohortSlide, shard: str, found: SlidePatches) -> Iterable[dict[str, Any]]:
-    for number, record in enumerate(found.records):
-        place = {"split": row.split, "shard": shard, "row": number, "slide": row.slide.name, "group": row.group}
-        values = {key: round(value, 4) for key, value in asdict(record).items()}
-        yield {**place, **values}
-
-
-def _keep_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Rewrite a shard with the rows that are kept, and number them anew."""
-    patches: NDArray[np.uint8] = np.load(path)
-    np.save(path, patches[[row["row"] for row in rows]])
-    for number, row in enumerate(rows):
-        row["row"] = number
 
 
 def _no_patches(split: str, classes: list[str]) -> DatasetEmptyError:

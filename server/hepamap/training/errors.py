@@ -53,6 +53,12 @@ class GroupInTwoSplitsError(CohortInvalidError):
     code = "group_in_two_splits"
 
 
+class WorkerLostError(HepamapError):
+    """A process that worked for this one was killed."""
+
+    code = "worker_lost"
+
+
 class DatasetEmptyError(TrainingError):
     """No patch of a class could be found."""
 

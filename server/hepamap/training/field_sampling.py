@@ -15,7 +15,7 @@ from hepamap.training.fields import FIELD_SPLITS, LABELS_PER_SIDE, MARGIN_M, UNI
 from hepamap.training.patches import NON_TUMOUR, TUMOUR
 from hepamap.training.sampling import Sampler
 
-Row = Mapping[str, Any]
+Row = dict[str, Any]
 """A row of patches.csv, values as numbers."""
 
 _VALIDATION_SHARE, _VALIDATION_LEAST = 8, 32  # an eighth of the training fields: enough to tell epochs apart
