@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from types import FrameType
+
 import structlog
 import uvicorn
+from fastapi import FastAPI
 
 from hepamap.api.app import create_app, prepare_folders
 from hepamap.jobs.store import JobStore
@@ -26,8 +29,9 @@ def serve(settings: Settings) -> None:
     prepare_folders(settings)
     JobStore.open(settings.database).close()
     _log.info("server_starting", url=f"http://{settings.host}:{settings.port}", data=str(settings.data_dir))
-    uvicorn.run(
-        create_app(settings),
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
         host=settings.host,
         port=settings.port,
         # The caller has set up logging, and the app logs each request itself.
@@ -36,3 +40,22 @@ def serve(settings: Settings) -> None:
         server_header=False,
         timeout_graceful_shutdown=_GRACE_S,
     )
+    server = _Server(config, app)
+    server.run()
+    if not server.started:
+        raise SystemExit(3)  # as uvicorn's own start does
+
+
+class _Server(uvicorn.Server):
+    """Lets go of clients that wait when it is told to stop: they would hold it up for all the time of grace."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._app = app
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop."""
+        services = getattr(self._app.state, "services", None)
+        if services is not None:
+            services.watch.close()
+        super().handle_exit(sig, frame)
