@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import Engine
 
 from hepamap.jobs.database import open_database
+from tests.postgres import Postgres, running_postgres
 
 
 class Clock:
@@ -28,13 +29,23 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Path:
-    return tmp_path / "jobs.sqlite3"
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    with running_postgres() as postgres:
+        yield postgres
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
+    """Where an empty database is; every test that uses it runs on both."""
+    if request.param == "sqlite":
+        return tmp_path / "jobs.sqlite3"
+    postgres: Postgres = request.getfixturevalue("postgres")
+    return postgres.new_database()
 
 
 @pytest.fixture
-def engine(database: Path) -> Iterator[Engine]:
-    engine = open_database(database)
+def engine(place: Path | str) -> Iterator[Engine]:
+    engine = open_database(place)
     yield engine
     engine.dispose()

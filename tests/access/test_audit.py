@@ -126,14 +126,15 @@ import sys
 from pathlib import Path
 from hepamap.access.audit import AuditEvent, AuditTrail
 from hepamap.jobs.database import open_database
-trail = AuditTrail(open_database(Path(sys.argv[1])))
+place = sys.argv[1]
+trail = AuditTrail(open_database(place if "://" in place else Path(place)))
 for number in range(100):
     trail.append(AuditEvent(f"process:{sys.argv[2]}", "append", 200, object=str(number)))
 """
 
 
-def test_processes_that_append_together_do_not_fork_the_chain(trail: AuditTrail, database: Path) -> None:
-    processes = [subprocess.Popen([sys.executable, "-c", APPEND, str(database), str(number)]) for number in range(3)]
+def test_processes_that_append_together_do_not_fork_the_chain(trail: AuditTrail, place: Path | str) -> None:
+    processes = [subprocess.Popen([sys.executable, "-c", APPEND, str(place), str(number)]) for number in range(3)]
     fill(trail, 20)
     assert [process.wait(120) for process in processes] == [0, 0, 0]
     assert trail.verify().seq == 320

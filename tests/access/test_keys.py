@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, MetaData, select
 
 from hepamap.access.errors import CredentialsInvalidError, KeyExpiredError, KeyInvalidError, KeyNotFoundError
 from hepamap.access.keys import KeyStore
@@ -29,14 +26,14 @@ def test_a_key_opens_what_it_was_made_for(keys: KeyStore) -> None:
     assert caller.scopes == {Scope.READ, Scope.ANALYSE}
 
 
-def test_the_secret_is_stored_nowhere(keys: KeyStore, database: Path, engine: Engine) -> None:
+def test_the_secret_is_stored_nowhere(keys: KeyStore, engine: Engine) -> None:
     made = keys.create("LIS", READ, YEAR)
     keys.caller_of(made.secret)
-    engine.dispose()
-    with closing(sqlite3.connect(database)) as connection:
-        dump = "\n".join(connection.iterdump())
+    tables = MetaData()
+    tables.reflect(engine)
+    with engine.connect() as connection:
+        dump = str([connection.execute(select(table)).all() for table in tables.sorted_tables])
     assert made.key.id in dump
-    assert made.secret not in dump
     assert made.secret.removeprefix(f"hm_{made.key.id}_") not in dump
 
 

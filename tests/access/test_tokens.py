@@ -51,6 +51,14 @@ def test_a_token_says_who_and_what(provider: Provider, key: SigningKey) -> None:
 
 
 @pytest.mark.parametrize(
+    ("subject", "name"),
+    [("Ärztin 7", "oidc:Ärztin 7"), ("a\x00b\nc", "oidc:a?b?c"), ("\ud800", "oidc:?"), ("x" * 999, f"oidc:{'x' * 250}")],
+)
+def test_names_that_can_be_written_down(provider: Provider, key: SigningKey, subject: str, name: str) -> None:
+    assert verifier(provider.url).caller_of(key.sign(sub=subject)).id == name
+
+
+@pytest.mark.parametrize(
     ("claim", "claims", "scopes"),
     [
         ("scope", {"scope": "hepamap.read hepamap.analyse"}, {Scope.READ, Scope.ANALYSE}),

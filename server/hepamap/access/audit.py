@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Engine, select, update
+from sqlalchemy import select, update
 
 from hepamap.access.errors import AuditBrokenError
-from hepamap.access.tables import AuditHeadRow, AuditRow, session_of
+from hepamap.access.tables import AuditHeadRow, AuditRow
+from hepamap.jobs.sessions import Sessions
 
 BEGINNING = "0" * 64
 """What the first entry is bound to."""
@@ -69,16 +69,8 @@ class AuditHead:
         return f"{self.seq}:{self.hash}"
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-class AuditTrail:
+class AuditTrail(Sessions):
     """The trail in the database; may be appended to by many threads and processes."""
-
-    def __init__(self, engine: Engine, *, clock: Callable[[], datetime] = _now) -> None:
-        self._engine = engine
-        self._clock = clock
 
     def append(self, event: AuditEvent) -> AuditEntry:
         """Write an event at the end of the trail; it is on the disk when this returns.
@@ -87,9 +79,9 @@ class AuditTrail:
             AuditBrokenError: the stored end of the trail is gone.
             JobStoreError: the database does not answer.
         """
-        with session_of(self._engine) as session:
-            # The first statement writes, so it waits for the lock (SQLite: of the database, PostgreSQL: of this row) until
-            # the transaction of any other process is over: nobody else can have read the same end of the trail.
+        with self.writing() as session:
+            # The first statement takes the lock (SQLite: of the database, PostgreSQL: of this row), and so waits until the
+            # transaction of any other process is over: nobody else can have read the same end of the trail.
             end = session.execute(
                 update(AuditHeadRow).values(seq=AuditHeadRow.seq + 1).returning(AuditHeadRow.seq, AuditHeadRow.hash)
             ).first()
@@ -108,7 +100,7 @@ class AuditTrail:
         Raises:
             AuditBrokenError: it is gone.
         """
-        with session_of(self._engine) as session:
+        with self.reading() as session:
             row = session.get(AuditHeadRow, 1)
             if row is None:
                 raise _no_end()
@@ -122,7 +114,7 @@ class AuditTrail:
             limit: at most so many.
         """
         query = select(AuditRow).where(AuditRow.seq > after).order_by(AuditRow.seq).limit(limit)
-        with session_of(self._engine) as session:
+        with self.reading() as session:
             return tuple(_entry(row) for row in session.scalars(query))
 
     def entries(self, *, after: int = 0) -> Iterator[AuditEntry]:

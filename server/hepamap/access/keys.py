@@ -6,16 +6,17 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
-from sqlalchemy import Engine, select, update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from hepamap.access.errors import CredentialsInvalidError, KeyExpiredError, KeyInvalidError, KeyNotFoundError
 from hepamap.access.scopes import Caller, Scope
-from hepamap.access.tables import KeyRow, session_of
+from hepamap.access.tables import KeyRow
+from hepamap.jobs.sessions import Sessions
 
 PREFIX = "hm_"
 """How every secret begins, so that scanners for leaked secrets can find it."""
@@ -59,16 +60,8 @@ class NewKey:
     secret: str
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-class KeyStore:
+class KeyStore(Sessions):
     """The keys in the database; may be used by many threads."""
-
-    def __init__(self, engine: Engine, *, clock: Callable[[], datetime] = _now) -> None:
-        self._engine = engine
-        self._clock = clock
 
     def create(self, name: str, scopes: Iterable[Scope], lifetime: timedelta | None) -> NewKey:
         """Make a key.
@@ -91,12 +84,12 @@ class KeyStore:
             raise KeyInvalidError("The key would open nothing.", cure=f"Give it a scope: {', '.join(Scope)}.")
         if lifetime is not None and lifetime <= timedelta(0):
             raise KeyInvalidError("The key would have expired already.", cure="Give it a lifetime above zero.")
-        with session_of(self._engine) as session:
+        with self.writing() as session:
             return self._add(session, name, wanted, None if lifetime is None else self._clock() + lifetime)
 
     def list(self) -> tuple[ApiKey, ...]:
         """All keys, oldest first; the revoked ones too."""
-        with session_of(self._engine) as session:
+        with self.reading() as session:
             return tuple(_key(row) for row in session.scalars(select(KeyRow).order_by(KeyRow.created_at, KeyRow.id)))
 
     def revoke(self, key_id: str) -> ApiKey:
@@ -105,7 +98,7 @@ class KeyStore:
         Raises:
             KeyNotFoundError: there is none of that id.
         """
-        with session_of(self._engine) as session:
+        with self.writing() as session:
             row = _require(session, key_id)
             row.revoked_at = row.revoked_at or self._clock()
             return _key(row)
@@ -125,7 +118,7 @@ class KeyStore:
         if grace < timedelta(0) or (lifetime is not None and lifetime <= timedelta(0)):
             raise KeyInvalidError("A time is below zero.", cure="Give times above zero.")
         now = self._clock()
-        with session_of(self._engine) as session:
+        with self.writing() as session:
             old = _require(session, key_id)
             if not _key(old).valid_at(now):
                 raise KeyInvalidError(f"The key {key_id} is no longer valid.", cure="Create a new one instead.")
@@ -146,7 +139,7 @@ class KeyStore:
         if form is None:
             raise CredentialsInvalidError(_UNKNOWN, cure=_ASK)
         now = self._clock()
-        with session_of(self._engine) as session:
+        with self.reading() as session:
             row = session.get(KeyRow, form[1])
             # Compared also where there is no such key: the time taken must not tell which ids exist.
             same = hmac.compare_digest(_hash(secret), "" if row is None else row.secret_sha256)
@@ -156,7 +149,7 @@ class KeyStore:
         if not key.valid_at(now):
             raise KeyExpiredError(f"The API key expired at {key.expires_at:%Y-%m-%d %H:%M} UTC.", cure=_ASK)
         if key.last_used_at is None or key.last_used_at <= now - _USE_NOTED_EVERY:
-            with session_of(self._engine) as session:
+            with self.writing() as session:
                 session.execute(update(KeyRow).where(KeyRow.id == key.id).values(last_used_at=now))
         return Caller(f"key:{key.id}", key.scopes)
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 
-from sqlalchemy import JSON, BigInteger, CheckConstraint, Engine, String
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy import JSON, BigInteger, CheckConstraint, String
+from sqlalchemy.orm import Mapped, mapped_column
 
-from hepamap.jobs.errors import JobStoreError
 from hepamap.jobs.tables import Base, UtcDateTime
 
 
@@ -55,20 +51,3 @@ class AuditHeadRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     seq: Mapped[int] = mapped_column(BigInteger)
     hash: Mapped[str] = mapped_column(String(64))
-
-
-@contextmanager
-def session_of(engine: Engine) -> Iterator[Session]:
-    """A session in one transaction.
-
-    Raises:
-        JobStoreError: the database does not answer.
-    """
-    try:
-        with Session(engine) as session, session.begin():
-            yield session
-    except OperationalError as error:
-        raise JobStoreError(
-            f"The job database does not answer: {error.orig}.",
-            cure="Try again in a moment. If it stays so, the operator should look at the disk of the data folder.",
-        ) from error

@@ -86,7 +86,9 @@ class TokenVerifier:
             _log.info("token_refused", reason=type(error).__name__)
             raise CredentialsInvalidError("The token is none that this server takes.", cure=_ASK) from error
         words = set(_words(_claim(claims, rules.scope_claim)))
-        return Caller(f"oidc:{claims['sub']}"[:_ID_MAX], frozenset(rules.scopes[word] for word in words & set(rules.scopes)))
+        # It goes into logs and the audit trail, and nobody promises what characters it has.
+        subject = "".join(letter if letter.isprintable() else "?" for letter in claims["sub"])
+        return Caller(f"oidc:{subject}"[:_ID_MAX], frozenset(rules.scopes[word] for word in words & set(rules.scopes)))
 
 
 class _KeySet:

@@ -8,23 +8,27 @@ from contextlib import asynccontextmanager, closing
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 from starlette.concurrency import run_in_threadpool
 
 import hepamap
+from hepamap.access.protection import require_protected
 from hepamap.api.errors import install_handlers
+from hepamap.api.metrics import RequestMetrics
 from hepamap.api.middleware import RequestFrame
-from hepamap.api.routes import analyses, events, health, models, results, slides, uploads
+from hepamap.api.routes import analyses, audit, events, health, metrics, models, results, slides, uploads
 from hepamap.api.schemas import AnalysisRequest, Problem
+from hepamap.api.security import PUBLIC, Access, AccessGate
 from hepamap.api.services import Services
 from hepamap.api.uploads import remove_strays
 from hepamap.api.views import API_PREFIX
 from hepamap.api.waiting import JobWatch
-from hepamap.errors import OutputNotWritableError
 from hepamap.jobs.store import JobStore
 from hepamap.jobs.supervisor import SupervisorLimits, WorkerSupervisor
 from hepamap.operations.finishing import finish_jobs
+from hepamap.operations.folders import make_folders
 from hepamap.settings import Settings
 
 _DESCRIPTION = f"""Finds hepatocellular carcinoma on H&E whole-slide images.
@@ -38,6 +42,12 @@ problem document (RFC 9457) with a stable `code`, a sentence for a person, and a
 # No upload takes so long; what is older and belongs to no analysis was cut off by a crash.
 _STRAY_UPLOAD_AFTER_S = 24 * 3600.0
 
+# Asked for where the setting `access` says so.
+_CREDENTIALS: dict[str, Any] = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key (`hm_…`), or a token of the identity provider."},
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key."},
+}
+
 WORKER_COMMAND = (sys.executable, "-m", "hepamap.worker")
 
 
@@ -47,13 +57,18 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] = WORKER_COM
     Args:
         settings: all that can be set.
         worker_command: what is run as the embedded worker; its settings come by the environment.
+
+    Raises:
+        UnprotectedError: the settings would let anybody in.
     """
+    require_protected(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        prepare_folders(settings)
+        make_folders(settings)
         with closing(JobStore.open(settings.database, on_finished=finish_jobs)) as store:
             app.state.services = Services(settings, store, JobWatch(store.get))
+            app.state.access = Access.of(settings, store.engine)
             remove_strays(settings.uploads_dir, store.uses_upload, older_than_s=_STRAY_UPLOAD_AFTER_S)
             supervisor = _start_worker(settings, worker_command)
             try:
@@ -73,29 +88,30 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] = WORKER_COM
         separate_input_output_schemas=False,
     )
     install_handlers(app)
-    app.add_middleware(RequestFrame)
+    _surround(app, settings)
     versioned = APIRouter(prefix=API_PREFIX)
-    for router in (analyses.router, results.router, events.router, slides.router, uploads.router, models.router):
+    for router in (analyses.router, results.router, events.router, slides.router, uploads.router, models.router, audit.router):
         versioned.include_router(router)
     app.include_router(versioned)
     app.include_router(health.router)
+    app.include_router(metrics.router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # the way that FastAPI documents
     return app
 
 
-def prepare_folders(settings: Settings) -> None:
-    """Make the folders that the server writes into.
-
-    Raises:
-        OutputNotWritableError: one of them cannot be made.
-    """
-    for folder in (settings.data_dir, settings.results_dir, settings.uploads_dir):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputNotWritableError(
-                f"The folder {folder} cannot be made: {error.strerror}.", cure="Set HEPAMAP_DATA_DIR to a writable folder."
-            ) from error
+def _surround(app: FastAPI, settings: Settings) -> None:
+    """What every request passes; the last one is the outermost, so that answers of the gate get their frame too."""
+    app.state.metrics = RequestMetrics()
+    app.add_middleware(AccessGate, settings=settings)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["*"],
+        )
+    app.add_middleware(RequestFrame, metrics=app.state.metrics)
 
 
 def _start_worker(settings: Settings, command: Sequence[str]) -> WorkerSupervisor | None:
@@ -116,5 +132,10 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             ref_template="#/components/schemas/{model}",
         )
         document["components"]["schemas"].update(extra["$defs"])
+        document["components"]["securitySchemes"] = _CREDENTIALS
+        document["security"] = [{name: []} for name in _CREDENTIALS]
+        for path in PUBLIC:
+            for operation in document["paths"][path].values():
+                operation["security"] = []
         app.openapi_schema = document
     return app.openapi_schema

@@ -13,6 +13,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hepamap import RESEARCH_USE_ONLY
 from hepamap.api.errors import internal_error
+from hepamap.api.metrics import RequestMetrics
+from hepamap.api.views import API_PREFIX
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -22,22 +24,24 @@ _USABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 class RequestFrame:
     """Plain ASGI and not starlette's BaseHTTPMiddleware, which would buffer streams and hide disconnects."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, metrics: RequestMetrics) -> None:
         self._app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(scope)
+        request_id = _usable_request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
         started = time.perf_counter()
         status: int | None = None
 
         async def send_framed(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status = int(message["status"])
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
                 # Also on pictures and arrays, which have no other place for it.
@@ -48,23 +52,42 @@ class RequestFrame:
             try:
                 await self._app(scope, receive, send_framed)
             except ClientDisconnect:
-                _log.info("client_disconnected", path=scope["path"])
+                _log.info("client_disconnected", route=route_of(scope))
             except Exception:
-                _log.exception("request_crashed", method=scope["method"], path=scope["path"])
+                _log.exception("request_crashed", method=scope["method"], route=route_of(scope))
                 if status is None:
                     await internal_error(scope["path"], request_id)(scope, receive, send_framed)
+            duration_s = time.perf_counter() - started
+            self._metrics.observe(scope["method"], route_of(scope), status, duration_s)
             # Clients that wait ask again and again; what went well and changed nothing is of no interest later.
             quiet = scope["method"] in ("GET", "HEAD") and status is not None and status < 400
             (_log.debug if quiet else _log.info)(
                 "request",
                 method=scope["method"],
-                path=scope["path"],
+                route=route_of(scope),
                 status=status,
-                duration_ms=round((time.perf_counter() - started) * 1000, 1),
+                caller=scope["state"].get("caller"),
+                duration_ms=round(duration_s * 1000, 1),
             )
 
 
-def _request_id(scope: Scope) -> str:
+def route_of(scope: Scope) -> str:
+    """The route that answers, such as `/api/v1/analyses/{analysis_id}`; never the address itself, which may say anything."""
+    route = scope.get("route")
+    path: str = getattr(route, "path", "")
+    if route is None:
+        return "none"
+    # Routers that are included keep the paths that they were made with.
+    return API_PREFIX + path if scope["path"].startswith(API_PREFIX) and not path.startswith(API_PREFIX) else path
+
+
+def request_id_of(scope: Scope) -> str | None:
+    """The id that `RequestFrame` gave the request."""
+    found: str | None = scope.get("state", {}).get("request_id")
+    return found
+
+
+def _usable_request_id(scope: Scope) -> str:
     """The caller's own id where it is harmless in a log, else a new one."""
     given = Headers(scope=scope).get("x-request-id", "")
     return given if _USABLE_ID.fullmatch(given) else str(uuid.uuid4())

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from datetime import UTC, datetime
 from types import FrameType
 
 import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from hepamap.api.app import create_app, prepare_folders
+from hepamap.access.keys import KeyStore
+from hepamap.access.protection import require_protected
+from hepamap.api.app import create_app
 from hepamap.jobs.store import JobStore
+from hepamap.operations.folders import make_folders
 from hepamap.settings import Settings
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -22,12 +27,15 @@ def serve(settings: Settings) -> None:
     """Serve HTTP until SIGTERM or SIGINT.
 
     Raises:
+        UnprotectedError: the settings would let anybody in.
         OutputNotWritableError: the data folder cannot be made.
         JobStoreError: the job database cannot be opened.
     """
     # Once before uvicorn, which would show what goes wrong at the start as a traceback.
-    prepare_folders(settings)
-    JobStore.open(settings.database).close()
+    require_protected(settings)
+    make_folders(settings)
+    with closing(JobStore.open(settings.database)) as store:
+        _warn_if_closed_to_all(settings, store)
     _log.info("server_starting", url=f"http://{settings.host}:{settings.port}", data=str(settings.data_dir))
     app = create_app(settings)
     config = uvicorn.Config(
@@ -59,3 +67,11 @@ class _Server(uvicorn.Server):
         if services is not None:
             services.watch.close()
         super().handle_exit(sig, frame)
+
+
+def _warn_if_closed_to_all(settings: Settings, store: JobStore) -> None:
+    """A server that nobody can use is safe, so it starts; but somebody will wonder."""
+    if settings.access == "keys" and not settings.oidc_issuer:
+        now = datetime.now(UTC)
+        if not any(key.valid_at(now) for key in KeyStore(store.engine).list()):
+            _log.warning("no_valid_key", cure="Make one: hepamap keys create <name>.")

@@ -20,6 +20,7 @@ from hepamap.jobs.store import JobStore
 from hepamap.operations.finishing import finish_jobs
 from hepamap.settings import Settings
 from hepamap.worker.handler import ANALYSIS, DetectionHandler
+from hepamap.worker.metering import metered
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -51,7 +52,8 @@ def run_worker(settings: Settings, *, owner: IO[bytes] | None = None, handlers_o
     store = JobStore.open(settings.database, on_finished=finish_jobs)
     try:
         handlers = (handlers_of or _detection_handlers)(settings)
-        runner = JobRunner(store, handlers.by_kind, _limits(settings))
+        watched = {kind: metered(handler, store) for kind, handler in handlers.by_kind.items()}
+        runner = JobRunner(store, watched, _limits(settings))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: runner.stop())
         if owner is not None:

@@ -13,6 +13,7 @@ from hepamap.api.errors import AnalysisNotFoundError
 from hepamap.api.representations import etag_of, has_it, not_modified
 from hepamap.api.routes.problems import problems
 from hepamap.api.schemas import AnalysisAnswer, AnalysisList
+from hepamap.api.security import note_slide
 from hepamap.api.services import Services, ServicesOf
 from hepamap.api.submission import submit
 from hepamap.api.uploads import receive
@@ -99,8 +100,9 @@ async def create_analysis(
     A question that was answered before, or is being computed, is not computed again: the new analysis shares the result.
     """
     received = await receive(request, services.upload_limits)
-    submission = await run_in_threadpool(submit, received, services, idempotency_key=idempotency_key)
+    submission = await run_in_threadpool(submit, received, services, idempotency_key=idempotency_key, caller=request.state.caller)
     job = submission.job
+    note_slide(request, job.payload["fingerprint"])
     _log.info(
         "analysis_queued", job=job.id, computation=job.computation_id, shared=submission.shared, repeated=submission.repeated
     )

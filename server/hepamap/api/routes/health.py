@@ -15,9 +15,13 @@ import hepamap
 from hepamap.api.schemas import CheckAnswer, LiveAnswer, ReadyAnswer, VersionAnswer
 from hepamap.api.services import Services, ServicesOf
 from hepamap.errors import HepamapError
-from hepamap.model_pack import list_packs
+from hepamap.model_pack import find_pack, list_packs
+from hepamap.operations.packs import PackChecker
 
 router = APIRouter(tags=["health"])
+
+# Of the process: what it remembers of a file holds for every app in it.
+_PACKS = PackChecker()
 
 
 @router.get("/health/live")
@@ -83,5 +87,6 @@ def _worker(services: Services) -> CheckAnswer:
 
 
 def _models(services: Services) -> CheckAnswer:
-    names = [pack.name for pack in list_packs(services.settings.models_dir)]
-    return CheckAnswer(ok=bool(names), detail=", ".join(names) or "no model pack is installed")
+    folder = services.settings.models_dir
+    _PACKS.verify(find_pack(folder, services.settings.default_model))
+    return CheckAnswer(ok=True, detail=", ".join(pack.name for pack in list_packs(folder)))
