@@ -124,7 +124,9 @@ def result_folder(client: TestClient, analysis: Any) -> Path:
 def work(client: TestClient) -> Computation:
     """Do the next computation as a worker would; it is returned as it was claimed."""
     services = services_of(client)
-    handler = DetectionHandler(FakeDetector(services.settings.models_dir), services.settings.results_dir)
+    handler = DetectionHandler(
+        FakeDetector(services.settings.models_dir), services.settings.results_dir, services.settings.scratch_dir
+    )
     job = services.store.claim()
     assert job is not None
     context = JobContext(report=lambda progress: None, cancelled=lambda: False)

@@ -72,7 +72,7 @@ def real_server(tmp_path: Path, shared_slides: Path | None, monkeypatch: pytest.
         assert web.is_alive()
         time.sleep(0.01)
     with closing(JobStore.open(settings.database_path)) as store:
-        handlers = {ANALYSIS: DetectionHandler(Detector(settings.models_dir), settings.results_dir)}
+        handlers = {ANALYSIS: DetectionHandler(Detector(settings.models_dir), settings.results_dir, settings.scratch_dir)}
         runner = JobRunner(store, handlers, RunnerLimits(beat_s=0.05, stale_s=60.0, attempts_max=1))
         work = threading.Thread(target=runner.run, args=(Polling(0.02),))
         work.start()

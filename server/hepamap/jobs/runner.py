@@ -61,10 +61,18 @@ class RunnerLimits:
 class JobRunner:
     """One worker: claims a computation, does it, stores what came of it, until it is told to stop."""
 
-    def __init__(self, store: Claims, handlers: Mapping[str, JobHandler], limits: RunnerLimits) -> None:
+    def __init__(
+        self,
+        store: Claims,
+        handlers: Mapping[str, JobHandler],
+        limits: RunnerLimits,
+        *,
+        clean_up: Callable[[Computation], None] = lambda _: None,
+    ) -> None:
         self._store = store
         self._handlers = handlers
         self._limits = limits
+        self._clean_up = clean_up
         # Not an Event: setting one inside a signal handler can deadlock with the main thread's own wait.
         self._stopping = False
         now = datetime.now(UTC)
@@ -97,6 +105,8 @@ class JobRunner:
         try:
             for work in self._store.recover(attempts_max=self._limits.attempts_max, silent_for_s=self._limits.stale_s):
                 _log.warning("job_recovered", job=work.id, state=work.state, attempts=work.attempts)
+                if work.finished:
+                    self._clean_up(work)
             return self._store.claim()
         except JobStoreError as error:
             _log.warning("job_store_unavailable", reason=error.message)
@@ -129,17 +139,19 @@ class JobRunner:
         # A client's wish counts more than the worker's end: the job must not come back to life.
         if self.stopping and not watch.cancel_requested:
             _log.info("job_handed_back", job=job.id)
-            self._keep(job, lambda: self._store.hand_back(job))
+            self._keep(job, lambda: self._store.hand_back(job), over=False)
         else:
             _log.info("job_cancelled", job=job.id)
             self._keep(job, lambda: self._store.cancel(job))
 
-    def _keep(self, job: Computation, change: Callable[[], bool]) -> None:
-        """Store how a job ended; hours of work must not be lost to a moment's locked database."""
+    def _keep(self, job: Computation, change: Callable[[], bool], *, over: bool = True) -> None:
+        """Store how it ended; hours of work must not be lost to a moment's locked database."""
         for attempt in range(_STORE_TRIES):
             try:
                 if not change():
                     _log.warning("job_claim_lost", job=job.id)
+                elif over:
+                    self._clean_up(job)
                 return
             except JobStoreError as error:
                 _log.warning("job_store_unavailable", job=job.id, reason=error.message)

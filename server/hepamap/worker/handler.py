@@ -12,6 +12,7 @@ from hepamap.jobs.job import Computation, JobProgress, JobResult
 from hepamap.jobs.runner import JobContext
 from hepamap.model_pack import find_pack
 from hepamap.pipeline import Progress
+from hepamap.worker.checkpoint import FolderCheckpoint
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -22,9 +23,10 @@ ANALYSIS = "analysis"
 class DetectionHandler:
     """Runs detections one after the other; the models it has used stay in memory."""
 
-    def __init__(self, detector: Detector, results_dir: Path) -> None:
+    def __init__(self, detector: Detector, results_dir: Path, scratch_dir: Path) -> None:
         self._detector = detector
         self._results_dir = results_dir
+        self._scratch_dir = scratch_dir
 
     def warm_up(self, model: str) -> None:
         """Load a model before anybody waits for it; where that fails, the job that asks for it will say so."""
@@ -50,5 +52,10 @@ class DetectionHandler:
             overwrite=True,
             progress=report,
             cancelled=context.cancelled,
+            checkpoint=FolderCheckpoint(self._scratch_dir, work.key),
         )
         return JobResult(outcome=summary.outcome, warnings=tuple(summary.warnings), location=folder.name)
+
+    def clean_up(self, work: Computation) -> None:
+        """Remove what only an unfinished detection needs."""
+        FolderCheckpoint(self._scratch_dir, work.key).discard()

@@ -13,6 +13,7 @@ from typing import IO
 import structlog
 
 from hepamap.detection import Detector
+from hepamap.jobs.job import Computation
 from hepamap.jobs.processes import call_when_closed, exclusive_lock
 from hepamap.jobs.queue import source_of
 from hepamap.jobs.runner import JobHandler, JobRunner, RunnerLimits
@@ -32,6 +33,8 @@ class Handlers:
     by_kind: Mapping[str, JobHandler]
     warm_up: Callable[[], None] = lambda: None
     """Called once before the first job is taken: loading a model inside a job could not be cancelled."""
+    clean_up: Callable[[Computation], None] = lambda _: None
+    """Called when a computation has ended for good: removes what helps to go on with it."""
 
 
 HandlerFactory = Callable[[Settings], Handlers]
@@ -53,12 +56,12 @@ def run_worker(settings: Settings, *, owner: IO[bytes] | None = None, handlers_o
     try:
         handlers = (handlers_of or _detection_handlers)(settings)
         watched = {kind: metered(handler, store) for kind, handler in handlers.by_kind.items()}
-        runner = JobRunner(store, watched, _limits(settings))
+        runner = JobRunner(store, watched, _limits(settings), clean_up=handlers.clean_up)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: runner.stop())
         if owner is not None:
             call_when_closed(owner, runner.stop)
-        with _alone(settings, store, runner) as ready:
+        with _alone(settings, store, runner, handlers) as ready:
             if ready:
                 handlers.warm_up()
                 runner.run(source_of(store.engine.url, poll_s=settings.worker_poll_s, stale_s=settings.worker_stale_s))
@@ -67,7 +70,7 @@ def run_worker(settings: Settings, *, owner: IO[bytes] | None = None, handlers_o
 
 
 @contextmanager
-def _alone(settings: Settings, store: JobStore, runner: JobRunner) -> Iterator[bool]:
+def _alone(settings: Settings, store: JobStore, runner: JobRunner, handlers: Handlers) -> Iterator[bool]:
     """Wait until this worker may begin; whether it ever may.
 
     SQLite means one machine, and there one worker: two would only fight for the same cores and memory. Since no other
@@ -81,6 +84,8 @@ def _alone(settings: Settings, store: JobStore, runner: JobRunner) -> Iterator[b
         if held:
             for work in store.recover(attempts_max=settings.worker_attempts_max):
                 _log.warning("job_recovered", job=work.id, state=work.state, attempts=work.attempts)
+                if work.finished:
+                    handlers.clean_up(work)
             store.forget_workers(silent_for_s=0.0)
             _remove_unfinished(settings.results_dir)
         yield held
@@ -101,5 +106,5 @@ def _limits(settings: Settings) -> RunnerLimits:
 
 
 def _detection_handlers(settings: Settings) -> Handlers:
-    handler = DetectionHandler(Detector(settings.models_dir, settings.precision), settings.results_dir)
-    return Handlers({ANALYSIS: handler}, lambda: handler.warm_up(settings.default_model))
+    handler = DetectionHandler(Detector(settings.models_dir, settings.precision), settings.results_dir, settings.scratch_dir)
+    return Handlers({ANALYSIS: handler}, lambda: handler.warm_up(settings.default_model), handler.clean_up)

@@ -1,0 +1,89 @@
+"""Finished pieces of a map on the disk, so that a computation that was killed goes on where it was."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import shutil
+import uuid
+from pathlib import Path
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+_log = structlog.stdlib.get_logger(__name__)
+
+_USABLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_MAGIC = b"\x93NUMPY"
+
+
+class FolderCheckpoint:
+    """One file per piece, in a folder that has the name of the computation's key: no other question ever reads it.
+
+    A piece is there whole or not at all, also after a power cut. A disk that takes no more costs the chance to go on
+    later, and not the computation.
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self._folder = folder / _usable(key)
+
+    def load(self, unit: str) -> NDArray[np.float32] | None:
+        """A piece that was stored, or None."""
+        try:
+            content = self._path(unit).read_bytes()
+            if not content.startswith(_MAGIC):
+                return None
+            values = np.load(io.BytesIO(content), allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+        return values if isinstance(values, np.ndarray) and values.dtype == np.float32 else None
+
+    def store(self, unit: str, values: NDArray[np.float32]) -> None:
+        """Keep a piece.
+
+        Args:
+            unit: its name: letters, digits, dot, hyphen, underscore.
+            values: any shape.
+        """
+        path = self._path(unit)
+        # A name of its own: another worker, which was given up but is not dead, may write the same piece.
+        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with partial.open("xb") as file:
+                np.save(file, np.asarray(values, np.float32), allow_pickle=False)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+            _sync_folder(self._folder)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+            _log.warning("checkpoint_not_stored", unit=unit, reason=error.strerror)
+
+    def discard(self) -> None:
+        """Remove all pieces; the computation is over."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _path(self, unit: str) -> Path:
+        return self._folder / f"{_usable(unit)}.npy"
+
+
+def _usable(name: str) -> str:
+    if not _USABLE_NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no name of a piece or of a computation")
+    return name
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the new name itself on the disk; Windows cannot, and does not need to."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
