@@ -260,5 +260,15 @@ CASES: dict[str, Case] = {
     "zip-encrypted": zipped(zips.encrypted),
     "zip-damaged": zipped(zips.damaged),
     "zip-no-slide": zipped(lambda: zips.zipped(("notes.txt", b"x"))),
+    # callbacks
+    "callback-private": with_(callback={"url": "http://10.0.0.1/"}),
+    "callback-metadata": with_(callback={"url": "http://169.254.169.254/latest/meta-data"}),
+    "callback-mapped": with_(callback={"url": "http://[::ffff:169.254.169.254]/"}),
+    "callback-file": with_(callback={"url": "file:///etc/passwd"}),
+    "callback-user": with_(callback={"url": "http://user:secret@127.0.0.1/"}),
+    "callback-secret": with_(callback={"url": "http://127.0.0.1/", "secret_id": "nobody"}),
+    "callback-secret-dots": with_(callback={"url": "http://127.0.0.1/", "secret_id": "../jobs.sqlite3"}),
+    "callback-no-url": with_(callback={}),
+    "deliveries-unknown": call("GET", f"{ANALYSES}/nobody/deliveries"),
     "zip-two-slides": zipped(lambda: zips.zipped(("a.svs", b"x"), ("b.svs", b"y"))),
 }

@@ -15,10 +15,11 @@ from starlette.concurrency import run_in_threadpool
 
 import hepamap
 from hepamap.access.protection import require_protected
+from hepamap.api.callbacks import delivering
 from hepamap.api.errors import install_handlers
 from hepamap.api.metrics import RequestMetrics
 from hepamap.api.middleware import RequestFrame
-from hepamap.api.routes import analyses, audit, events, health, metrics, models, results, slides, uploads
+from hepamap.api.routes import analyses, audit, deliveries, events, health, metrics, models, results, slides, uploads
 from hepamap.api.schemas import AnalysisRequest, Problem
 from hepamap.api.security import PUBLIC, Access, AccessGate
 from hepamap.api.services import Services
@@ -72,7 +73,8 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] = WORKER_COM
             remove_strays(settings.uploads_dir, store.uses_upload, older_than_s=_STRAY_UPLOAD_AFTER_S)
             supervisor = _start_worker(settings, worker_command)
             try:
-                yield
+                async with delivering(app.state.services):
+                    yield
             finally:
                 if supervisor is not None:
                     await run_in_threadpool(supervisor.stop)
@@ -90,7 +92,16 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] = WORKER_COM
     install_handlers(app)
     _surround(app, settings)
     versioned = APIRouter(prefix=API_PREFIX)
-    for router in (analyses.router, results.router, events.router, slides.router, uploads.router, models.router, audit.router):
+    for router in (
+        analyses.router,
+        results.router,
+        events.router,
+        deliveries.router,
+        slides.router,
+        uploads.router,
+        models.router,
+        audit.router,
+    ):
         versioned.include_router(router)
     app.include_router(versioned)
     app.include_router(health.router)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from hepamap import RESEARCH_USE_ONLY
+from hepamap.delivery.outbox import DEFAULT_SECRET
 from hepamap.jobs.states import JobState
 
 IdentityText = Annotated[str, Field(max_length=200)]
@@ -73,6 +74,19 @@ class Identity(RequestBody):
     )
 
 
+class Callback(RequestBody):
+    """Whom to tell when an analysis has finished, by a signed POST."""
+
+    url: str = Field(min_length=1, description="http or https address.", examples=["https://lis.hospital.org/hepamap"])
+    secret_id: str = Field(
+        default=DEFAULT_SECRET,
+        min_length=1,
+        max_length=64,
+        description="Name of the secret that signs it, as the operator gave it.",
+        examples=["lis"],
+    )
+
+
 class AnalysisRequest(RequestBody):
     """What to analyse, and how; only the slide is required."""
 
@@ -128,6 +142,9 @@ class AnalysisRequest(RequestBody):
     )
     client_view: ClientView | None = Field(default=None, description="The slide as the client's viewer shows it.")
     identity: Identity | None = Field(default=None, description="The sender's names of the slide, given back unchanged.")
+    callback: Callback | None = Field(
+        default=None, description="Whom to tell when it has finished; the server must be set up to call that host."
+    )
     priority: int | None = Field(
         default=None,
         ge=-100,

@@ -69,6 +69,10 @@ def _submit(received: Received, services: Services, idempotency_key: str | None,
     repeated = None if idempotency is None else services.store.find_repeated(idempotency)
     if repeated is not None:
         return Submission(repeated, repeated=True, shared=True)
+    if request.callback is not None:
+        # Refused now, and not when the analysis has finished and nobody looks.
+        services.callback_targets.target_of(request.callback.url)
+        services.callback_secrets.get(request.callback.secret_id)
     path = _slide_path(request, received, services)
     detection = _detection_request(request, path, services.settings.default_model)
     checked = check_request(detection, services.settings.models_dir)
