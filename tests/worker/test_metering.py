@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 
 from hepamap.errors import CancelledError
 from hepamap.jobs.errors import JobStoreError
@@ -29,7 +28,7 @@ class Seconds:
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[JobStore]:
     store = JobStore.open(tmp_path / "jobs.sqlite3")
-    store.submit(Question(kind="analysis", key="k", work={"request_id": "order-17"}, payload={}))
+    store.submit(Question(kind="analysis", key="k", work={}, payload={}))
     yield store
     store.close()
 
@@ -81,17 +80,3 @@ def test_the_result_counts_more_than_the_numbers(store: JobStore, monkeypatch: p
     monkeypatch.setattr(store, "writing", unavailable)
     context = JobContext(report=lambda progress: None, cancelled=lambda: False)
     assert metered(lambda work, context: RESULT, store)(work, context) == RESULT
-
-
-def test_the_log_of_the_work_has_the_id_of_the_request(store: JobStore) -> None:
-    seen: dict[str, object] = {}
-
-    def handler(work: Computation, context: JobContext) -> JobResult:
-        seen.update(structlog.contextvars.get_contextvars())
-        return RESULT
-
-    work = store.claim()
-    assert work is not None
-    metered(handler, store)(work, JobContext(report=lambda progress: None, cancelled=lambda: False))
-    assert seen["request_id"] == "order-17"
-    assert "request_id" not in structlog.contextvars.get_contextvars()

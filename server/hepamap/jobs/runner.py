@@ -99,7 +99,9 @@ class JobRunner:
     def _work_off(self, pulse: _Pulse) -> None:
         """Do what waits, one after the other, until nothing does."""
         while not self.stopping and (work := self._claim()) is not None:
-            self._do(work, pulse)
+            # The id of the request that it came from, where there was one, stands on every line about it.
+            with structlog.contextvars.bound_contextvars(request_id=work.payload.get("request_id")):
+                self._do(work, pulse)
 
     def _claim(self) -> Computation | None:
         try:
@@ -122,7 +124,8 @@ class JobRunner:
         except CancelledError:
             self._settle_cancelled(job, watch)
         except HepamapError as error:
-            _log.info("job_failed", job=job.id, code=error.code, reason=error.message)
+            # Not the message: it names the slide's file, and that may name a patient. Whoever asked reads it in the answer.
+            _log.info("job_failed", job=job.id, code=error.code)
             failure = JobFailure(error.code, error.message, error.cure)
             self._keep(job, lambda: self._store.fail(job, failure))
         except Exception:
