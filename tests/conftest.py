@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import tifffile
 from numpy.typing import NDArray
+
+from tests.postgres import Postgres, running_postgres
 
 WriteSlide = Callable[..., Path]
 
@@ -53,3 +55,10 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"there are no real slides at {folder.name}/ beside the checkout (HEPAMAP_TEST_DATA names another folder)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL of the tests' own; skips where it is not installed."""
+    with running_postgres() as server:
+        yield server

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hepamap.jobs.store import JobStore
-from tests.postgres import Postgres, running_postgres
+from tests.postgres import Postgres
 
 
 class Clock:
@@ -27,12 +27,6 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    with running_postgres() as server:
-        yield server
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -1,0 +1,129 @@
+"""Kills server and workers at random moments and counts what came of the jobs.
+
+    python -m tests.worker.chaos                    200 jobs, 2 workers, 30 kills: nothing lost, nothing twice
+    python -m tests.worker.chaos --throughput       the same jobs with one worker and with two
+
+Needs PostgreSQL's programs; it starts a private one in a temporary folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import tempfile
+import threading
+import time
+from collections import Counter
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hepamap.jobs.store import JobStore
+from hepamap.operations import tallies
+from hepamap.settings import Settings
+from tests.postgres import running_postgres
+from tests.worker.fleet import Fleet, fleet_settings
+from tests.worker.small_worker import answer_to
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What became of the jobs."""
+
+    asked: int
+    analyses: int
+    succeeded: int
+    right: int
+    """Results that answer the question that was asked."""
+    ends_stored: int
+    """How often the end of a job was stored, as counted in the transactions that stored them."""
+    starts: int
+    """How often a job was started: killed ones start anew."""
+    kills: dict[str, int]
+    seconds: float
+
+    @property
+    def flawless(self) -> bool:
+        """Nothing lost, nothing twice, nothing wrong."""
+        return self.asked == self.analyses == self.succeeded == self.right == self.ends_stored
+
+
+def chaos(settings: Settings, *, jobs: int, workers: int, kills: int, job_seconds: float, seed: int) -> Counts:
+    """Ask for `jobs` analyses while processes are killed, and wait for the answers."""
+    rng = random.Random(seed)
+    fleet = Fleet(settings, workers, job_seconds)
+    began = time.monotonic()
+    asking = threading.Thread(target=lambda: [fleet.ask(number) for number in range(jobs)])
+    asking.start()
+    killed: Counter[str] = Counter()
+    # Spread over the time that the jobs would take undisturbed: processes need some time to start anew.
+    pause_s = max(0.5, jobs * job_seconds / workers / max(1, kills))
+    for _ in range(kills):
+        time.sleep(rng.uniform(0.2, 1.8) * pause_s)
+        number = rng.randrange(workers + 1)
+        fleet.kill(number)
+        killed["worker" if number else "server"] += 1
+    asking.join()
+    while any(analysis["finished_at"] is None for analysis in fleet.analyses()):
+        time.sleep(0.2)
+    seconds = time.monotonic() - began
+    analyses = fleet.analyses()
+    fleet.stop()
+    with closing(JobStore.open(settings.database)) as store:
+        with store.reading() as session:
+            ends = sum(tally.count for tally in tallies.read(session)[tallies.OUTCOMES])
+        return Counts(
+            asked=jobs,
+            analyses=len(analyses),
+            succeeded=sum(analysis["state"] == "succeeded" for analysis in analyses),
+            right=sum(_is_right(analysis, store, settings) for analysis in analyses),
+            ends_stored=ends,
+            starts=len((settings.data_dir / "starts.log").read_text().splitlines()),
+            kills=dict(killed),
+            seconds=round(seconds, 1),
+        )
+
+
+def _is_right(analysis: Any, store: JobStore, settings: Settings) -> bool:
+    job = store.get(analysis["id"])
+    if job is None or job.result is None:
+        return False
+    found = json.loads((settings.results_dir / job.result.location / "result.json").read_text())
+    threshold = analysis["request"]["threshold"]
+    return bool(found == {"threshold": threshold, "answer": answer_to(threshold)})
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=200)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--job-seconds", type=float, default=0.6)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--throughput", action="store_true", help="no kills; one worker against two")
+    arguments = parser.parse_args()
+    fleets = [(1, 0), (2, 0)] if arguments.throughput else [(arguments.workers, arguments.kills)]
+    found = []
+    with running_postgres() as postgres:
+        for workers, kills in fleets:
+            with tempfile.TemporaryDirectory() as folder:
+                settings = fleet_settings(Path(folder), postgres.new_database())
+                counts = chaos(
+                    settings,
+                    jobs=arguments.jobs,
+                    workers=workers,
+                    kills=kills,
+                    job_seconds=arguments.job_seconds,
+                    seed=arguments.seed,
+                )
+            print(json.dumps({"workers": workers, **asdict(counts), "flawless": counts.flawless}))  # noqa: T201
+            found.append(counts)
+    if arguments.throughput:
+        print(f"two workers are {found[0].seconds / found[1].seconds:.2f} times as fast as one")  # noqa: T201
+    return 0 if all(counts.flawless for counts in found) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,20 @@
+"""A small `chaos`; the large one is a command of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.postgres import Postgres
+from tests.worker.chaos import chaos
+from tests.worker.fleet import fleet_settings
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_and_nothing_is_done_twice_when_processes_are_killed(postgres: Postgres, tmp_path: Path) -> None:
+    settings = fleet_settings(tmp_path, postgres.new_database())
+    counts = chaos(settings, jobs=40, workers=2, kills=6, job_seconds=0.5, seed=7)
+    assert counts.flawless, counts
+    assert sum(counts.kills.values()) == 6
+    assert counts.starts >= counts.asked
