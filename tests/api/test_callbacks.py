@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +61,20 @@ def test_who_asked_is_told(calling: TestClient, slide: Path) -> None:
     told = json.loads(body)["analysis"]
     assert (told["id"], told["state"], told["error"]) == (analysis["id"], "succeeded", None)
     assert "S26-1" not in body.decode()
+
+
+def test_what_a_worker_process_finishes_is_told_by_the_server(settings: Settings, slide: Path) -> None:
+    changed = settings.model_copy(update={"callback_allow": ("127.0.0.0/8",), "embedded_worker": True})
+    changed.callback_secrets_dir.mkdir(parents=True)
+    (changed.callback_secrets_dir / "default").write_bytes(SECRET)
+    worker = Path(__file__).parents[1] / "worker" / "counting_worker.py"
+    app = create_app(changed, worker_command=[sys.executable, str(worker)])
+    with receiving(200) as receiver, TestClient(app) as client:
+        analysis = post(client, slide, callback={"url": receiver.url})
+        waiting = client.get(analysis["links"]["self"], headers={"Prefer": "wait=60"})
+        assert waiting.json()["state"] == "succeeded"
+        settled(client, analysis, "delivered")
+    assert json.loads(receiver.requests[0][2])["analysis"]["id"] == analysis["id"]
 
 
 def test_a_cancelled_one_is_told_too(calling: TestClient, slide: Path) -> None:
