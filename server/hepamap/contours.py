@@ -6,20 +6,22 @@ deterministic: the same map and parameters give the same regions, in the same or
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import cv2
 import numpy as np
+import shapely
 from numpy.typing import NDArray
-from shapely import Polygon, affinity, make_valid
-from shapely.geometry import MultiPolygon
-from shapely.geometry.base import BaseGeometry
+from shapely import Polygon
 
 from hepamap.geometry import Lattice
-from hepamap.rings import Ring, trace_rings
+from hepamap.rings import Rings, neighbours, trace_rings
+
+_Points: TypeAlias = NDArray[np.float64]  # (N, 2) x, y
 
 _CUT_CELL = 2.0  # how far a staircase's corner is cut along its longer step: moves the outline by under 0.49 cell
-_SIMPLIFY_CELL = 0.01  # drops points on a line; with the cut, still under half a cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class TumourRegion:
         max_probability: maximum over its cells.
     """
 
-    polygon_l0: Polygon | MultiPolygon
+    polygon_l0: Polygon
     cells: int
     area_um2: float
     mean_probability: float
@@ -63,78 +65,91 @@ def trace_regions(
     Returns:
         The regions, largest first; ties from top to bottom.
     """
-    tumour = np.nan_to_num(values, nan=-1.0) >= threshold
-    count, found = cv2.connectedComponents(tumour.astype(np.uint8), connectivity=4, ltype=cv2.CV_32S)
+    tumour = values >= threshold  # never where there is no data: NaN is not
+    count, found = cv2.connectedComponents(tumour.view(np.uint8), connectivity=4, ltype=cv2.CV_32S)
     labels = np.asarray(found, np.int32)
-    cells = np.bincount(labels.ravel(), minlength=count)
-    kept = np.flatnonzero(cells * lattice.cell_area_um2 >= min_area_um2)
-    kept = kept[kept != 0]
-    if not len(kept):
+    cells, means, peaks = _statistics(values, labels, count)
+    kept = cells * lattice.cell_area_um2 >= min_area_um2
+    kept[0] = False
+    if not kept.any():
         return []
-    rings = _rings_by_label(labels, np.isin(labels, kept), min_hole_area_um2 / lattice.cell_area_um2)
-    means, peaks = _statistics(values, labels, count)
-    regions = []
-    for label in kept:
-        polygon = _polygon(rings[label], lattice, smooth=smooth)
-        area_um2 = polygon.area * lattice.grid.pixel_size.area_um2
-        regions.append(TumourRegion(polygon, int(cells[label]), area_um2, float(means[label]), float(peaks[label])))
-    return sorted(regions, key=lambda region: -region.cells)
-
-
-def _rings_by_label(labels: NDArray[np.int32], wanted: NDArray[np.bool_], min_hole_cells: float) -> dict[int, list[Ring]]:
-    """The rings of each wanted part: its outline first, then its holes that are large enough."""
-    rings: dict[int, list[Ring]] = {}
-    for ring in trace_rings(np.where(wanted, labels, 0)):
-        if ring.area_cells > 0:
-            rings.setdefault(ring.label, []).insert(0, ring)
-        elif -ring.area_cells >= min_hole_cells:
-            rings.setdefault(ring.label, []).append(ring)
-    return rings
+    rings = _ordered(trace_rings(labels * kept[labels]), cells, min_hole_area_um2 / lattice.cell_area_um2)
+    outer = rings.areas_cell > 0
+    polygons = _polygons(rings, lattice, smooth=smooth)
+    areas_um2 = shapely.area(polygons) * lattice.grid.pixel_size.area_um2
+    return [
+        TumourRegion(polygon, int(cells[label]), float(area), float(means[label]), float(peaks[label]))
+        for polygon, area, label in zip(polygons, areas_um2, rings.labels[outer], strict=True)
+    ]
 
 
 def _statistics(
     values: NDArray[np.float32], labels: NDArray[np.int32], count: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and maximum of the values under each label."""
-    flat, probability = labels.ravel(), np.nan_to_num(values).ravel().astype(np.float64)
-    sizes = np.maximum(np.bincount(flat, minlength=count), 1)
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Number of cells, mean and maximum of the values under each label; nothing for label 0."""
+    places = np.flatnonzero(labels)
+    label, probability = labels.ravel()[places], values.ravel()[places].astype(np.float64)
+    cells = np.bincount(label, minlength=count)
     peaks = np.zeros(count)
-    np.maximum.at(peaks, flat, probability)
-    return np.bincount(flat, weights=probability, minlength=count) / sizes, peaks
+    np.maximum.at(peaks, label, probability)
+    return cells, np.bincount(label, weights=probability, minlength=count) / np.maximum(cells, 1), peaks
 
 
-def _polygon(rings: list[Ring], lattice: Lattice, *, smooth: bool) -> Polygon | MultiPolygon:
-    outlines = [_smoothed(ring.corners_cell) if smooth else ring.corners_cell.astype(np.float64) for ring in rings]
-    shape: BaseGeometry = Polygon(outlines[0], outlines[1:])
-    if smooth:
-        shape = shape.simplify(_SIMPLIFY_CELL, preserve_topology=True)
-    if not shape.is_valid:
-        shape = make_valid(shape)
+def _ordered(rings: Rings, cells: NDArray[np.int64], min_hole_cells: float) -> Rings:
+    """Part after part, the largest first; of each its outline, then its holes that are large enough."""
+    outer = rings.areas_cell > 0
+    wanted = np.flatnonzero(outer | (-rings.areas_cell >= min_hole_cells))
+    rank = np.zeros(len(cells), np.int64)
+    outlines = rings.labels[outer]
+    rank[outlines[np.argsort(-cells[outlines], kind="stable")]] = np.arange(len(outlines))
+    return rings.take(wanted[np.lexsort((~outer[wanted], rank[rings.labels[wanted]]))])
+
+
+def _polygons(rings: Rings, lattice: Lattice, *, smooth: bool) -> NDArray[np.object_]:
+    """The polygons of rings in level-0 px; each begins with its outline.
+
+    They are valid as they are. Exact rings meet in corners at most; and what is cut off a corner lies within the cells along
+    its longer step, where no other outline runs, and reaches less than half-way into them.
+    """
+    points, sizes = _smoothed(rings) if smooth else (rings.corners_cell.astype(np.float64), rings.sizes)
     origin, cell = lattice.origin_l0, lattice.cell_size_l0
-    moved = affinity.affine_transform(shape, [cell.x, 0, 0, cell.y, origin.x, origin.y])
-    assert isinstance(moved, Polygon | MultiPolygon)
-    return moved
+    points_l0 = points * (cell.x, cell.y) + (origin.x, origin.y)
+    lines = shapely.linearrings(points_l0, indices=np.repeat(np.arange(len(rings)), sizes))
+    polygon = np.cumsum(rings.areas_cell > 0) - 1
+    return np.asarray(shapely.polygons(np.asarray(lines), indices=polygon), np.object_)
 
 
-def _smoothed(corners: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Cut the corners of a staircase.
+def _smoothed(rings: Rings) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Cut the corners of staircases.
 
     A corner beside a step of one cell is cut from the middle of that step to at most `_CUT_CELL` along the other, which
     moves the outline by under 0.49 cell. Other corners and plain rectangles stay.
 
-    Args:
-        corners: (N, 2) x, y of a closed ring's corners in cells, the first not repeated.
+    Returns:
+        x, y of the points of all rings in cells, and how many of them are each ring's.
     """
-    points = corners.astype(np.float64)
-    if len(points) == 4:
-        return points
-    to_next = np.roll(points, -1, axis=0) - points
+    corners, (before, after) = rings.corners_cell.astype(np.float64), neighbours(rings.sizes)
+    to_next = corners[after] - corners
     length = np.abs(to_next).sum(axis=1)
-    before, after = np.roll(length, 1), length
-    cut = (np.minimum(before, after) <= 1)[:, None]
+    cut = (np.minimum(length[before], length) <= 1) & np.repeat(rings.sizes > 4, rings.sizes)
     direction = to_next / length[:, None]
-    entry = points - np.roll(direction, 1, axis=0) * np.minimum(before / 2, _CUT_CELL)[:, None]
-    leave = points + direction * np.minimum(after / 2, _CUT_CELL)[:, None]
-    pairs = np.stack([np.where(cut, entry, points), np.where(cut, leave, points)], axis=1).reshape(-1, 2)
-    different = np.any(pairs != np.roll(pairs, 1, axis=0), axis=1)
-    return pairs[different]
+    entry = corners - direction[before] * np.minimum(length[before] / 2, _CUT_CELL)[:, None]
+    leave = corners + direction * np.minimum(length / 2, _CUT_CELL)[:, None]
+    pairs = np.stack([np.where(cut[:, None], entry, corners), np.where(cut[:, None], leave, corners)], axis=1).reshape(-1, 2)
+    points, sizes = _chosen(pairs, 2 * rings.sizes, lambda before, this, after: np.any(this != before, axis=1))
+    return _chosen(points, sizes, _bends)
+
+
+def _bends(before: _Points, this: _Points, after: _Points) -> NDArray[np.bool_]:
+    """Whether an outline turns at a point; exact, because all coordinates are halves."""
+    (x, y), (next_x, next_y) = (this - before).T, (after - this).T
+    return np.asarray(x * next_y != y * next_x)
+
+
+def _chosen(
+    points: _Points, sizes: NDArray[np.int64], wanted: Callable[[_Points, _Points, _Points], NDArray[np.bool_]]
+) -> tuple[_Points, NDArray[np.int64]]:
+    """The points of rings that are wanted, judged by the one before and the one after; and how many are left in each ring."""
+    before, after = neighbours(sizes)
+    chosen = wanted(points[before], points, points[after])
+    return points[chosen], np.add.reduceat(chosen, np.cumsum(sizes) - sizes, dtype=np.int64)

@@ -6,6 +6,7 @@ and made valid afterwards; one part is a Polygon, several are a MultiPolygon; cl
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import uuid
@@ -15,8 +16,7 @@ from typing import Any
 import geojson
 import numpy as np
 import shapely
-from shapely import MultiPolygon, Polygon
-from shapely.geometry.base import BaseGeometry
+from numpy.typing import NDArray
 
 from hepamap.contours import TumourRegion
 from hepamap.geometry import Point
@@ -48,12 +48,24 @@ def feature_collection(
         properties: provenance of the whole, put into the collection's `properties`.
         metadata: provenance in strings, put into each object's `metadata` (QuPath keeps it).
     """
-    features = [
-        _feature(index, part, region, metadata, tissue_area_um2=tissue_area_um2, cell_area_um2=cell_area_um2)
-        for index, region in enumerate(regions)
-        for part in [_clean(region.polygon_l0, offset_l0)]
-        if part is not None
-    ]
+    parts, region_of = _clean(np.array([region.polygon_l0 for region in regions], object), offset_l0)
+    coordinates = _coordinates(parts)
+    bytes_of = shapely.to_wkb(parts, byte_order=1)
+    described = json.dumps(dict(metadata), sort_keys=True)
+    features = []
+    for index, first, end in _runs(region_of):
+        region = regions[index]
+        share = 100 * region.cells * cell_area_um2 / tissue_area_um2 if tissue_area_um2 > 0 else 0.0
+        measurements = {
+            "Area mm^2": region.area_um2 / 1e6,
+            "Tumor probability mean": region.mean_probability,
+            "Tumor probability max": region.max_probability,
+            "Share of tissue %": share,
+        }
+        shape = hashlib.sha256(b"".join(bytes_of[first:end])).hexdigest()
+        # From content alone: the same result has the same ids, two different ones never share any.
+        identity = uuid.uuid5(_ID_NAMESPACE, f"{index} {described} {shape}")
+        features.append(_feature(str(identity), coordinates[first:end], measurements, metadata))
     return geojson.FeatureCollection(features, properties=dict(properties))
 
 
@@ -62,26 +74,12 @@ def to_text(collection: geojson.FeatureCollection) -> str:
     return json.dumps(collection, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
 
 
-def _feature(
-    index: int,
-    shape: Polygon | MultiPolygon,
-    region: TumourRegion,
-    metadata: Mapping[str, str],
-    *,
-    tissue_area_um2: float,
-    cell_area_um2: float,
-) -> geojson.Feature:
-    geometry = shapely.geometry.mapping(shape)
-    share = 100 * region.cells * cell_area_um2 / tissue_area_um2 if tissue_area_um2 > 0 else 0.0
-    measurements = {
-        "Area mm^2": region.area_um2 / 1e6,
-        "Tumor probability mean": region.mean_probability,
-        "Tumor probability max": region.max_probability,
-        "Share of tissue %": share,
-    }
+def _feature(identity: str, parts: list[Any], measurements: Mapping[str, float], metadata: Mapping[str, str]) -> geojson.Feature:
+    geometry = geojson.Polygon() if len(parts) == 1 else geojson.MultiPolygon()
+    # Not given to the constructor, which would walk through every number and round it again.
+    geometry["coordinates"] = parts[0] if len(parts) == 1 else parts
     return geojson.Feature(
-        # From content alone: the same result has the same ids, two different ones never share any.
-        id=str(uuid.uuid5(_ID_NAMESPACE, json.dumps([index, dict(metadata), geometry], sort_keys=True))),
+        id=identity,
         geometry=geometry,
         properties={
             "objectType": "annotation",
@@ -94,25 +92,47 @@ def _feature(
     )
 
 
-def _clean(polygon_l0: BaseGeometry, offset_l0: Point) -> Polygon | MultiPolygon | None:
-    """Move, round, then make valid; only polygons of some area are kept."""
-    moved = shapely.transform(polygon_l0, lambda points: points - np.array([offset_l0.x, offset_l0.y]))
+def _clean(polygons_l0: NDArray[np.object_], offset_l0: Point) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
+    """Move, round, and make valid what is not valid any more.
+
+    Returns:
+        The parts of some area, outlines and holes wound as GeoJSON wants them, and for each part which polygon it is of.
+    """
+    moved = shapely.transform(polygons_l0, lambda points: points - (offset_l0.x, offset_l0.y))
+    rounded = shapely.transform(moved, _rounded)
+    broken = ~shapely.is_valid(rounded)
     # make_valid first: set_precision needs valid input, and gives valid output on the grid.
-    rounded = shapely.set_precision(shapely.make_valid(moved), _PRECISION_PX)
-    parts = [part for part in _polygons(rounded) if part.area >= _MIN_PART_AREA_PX2]
-    if not parts:
-        return None
-    parts = [shapely.geometry.polygon.orient(_exact(part)) for part in parts]
-    return parts[0] if len(parts) == 1 else MultiPolygon(parts)
+    mended = shapely.set_precision(shapely.make_valid(moved[broken]), _PRECISION_PX)
+    # The shortest decimals of the rounded points: 1234.56, not 1234.5600000000001.
+    rounded[broken] = shapely.transform(shapely.set_precision(mended, 0), _rounded)
+    parts, polygon_of = _parts(rounded)
+    wanted = shapely.area(parts) >= _MIN_PART_AREA_PX2
+    return shapely.orient_polygons(parts[wanted]), polygon_of[wanted]
 
 
-def _exact(polygon: Polygon) -> Polygon:
-    """The shortest decimals of the rounded points: 1234.56, not 1234.5600000000001."""
-    return shapely.set_precision(shapely.transform(polygon, lambda points: points.round(2)), 0)
+def _parts(shapes: NDArray[np.object_]) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
+    """The parts of shapes, and which shape each is of; mended shapes may be multi-polygons and lines within collections."""
+    outer, shape_of = shapely.get_parts(shapes, return_index=True)
+    parts, outer_of = shapely.get_parts(outer, return_index=True)
+    return parts, shape_of[outer_of]
 
 
-def _polygons(geometry: BaseGeometry) -> Iterator[Polygon]:
-    if isinstance(geometry, Polygon):
-        yield geometry
-    for part in getattr(geometry, "geoms", []):
-        yield from _polygons(part)
+def _rounded(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    return points.round(2) + 0.0  # no negative zeros
+
+
+def _coordinates(polygons: NDArray[np.object_]) -> list[list[list[list[float]]]]:
+    """The coordinates of polygons as GeoJSON has them: of each its rings, of each ring its points."""
+    rings, polygon_of = shapely.get_rings(polygons, return_index=True)
+    points = shapely.get_coordinates(rings).tolist()
+    ends = np.cumsum(shapely.get_num_coordinates(rings)).tolist()
+    coordinates: list[list[list[list[float]]]] = [[] for _ in polygons]
+    for polygon, first, end in zip(polygon_of.tolist(), [0, *ends], ends, strict=False):
+        coordinates[polygon].append(points[first:end])
+    return coordinates
+
+
+def _runs(numbers: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
+    """The runs of equal numbers in a sorted array: the number, its first place, and the place after its last."""
+    values, first, counts = np.unique(numbers, return_index=True, return_counts=True)
+    return zip(values.tolist(), first.tolist(), (first + counts).tolist(), strict=True)
