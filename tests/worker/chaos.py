@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ class Counts:
     """How often a job was started: killed ones start anew."""
     kills: dict[str, int]
     seconds: float
+    """From the first start of a job to the last end of one."""
 
     @property
     def flawless(self) -> bool:
@@ -54,7 +56,6 @@ def chaos(settings: Settings, *, jobs: int, workers: int, kills: int, job_second
     """Ask for `jobs` analyses while processes are killed, and wait for the answers."""
     rng = random.Random(seed)
     fleet = Fleet(settings, workers, job_seconds)
-    began = time.monotonic()
     asking = threading.Thread(target=lambda: [fleet.ask(number) for number in range(jobs)])
     asking.start()
     killed: Counter[str] = Counter()
@@ -68,7 +69,6 @@ def chaos(settings: Settings, *, jobs: int, workers: int, kills: int, job_second
     asking.join()
     while any(analysis["finished_at"] is None for analysis in fleet.analyses()):
         time.sleep(0.2)
-    seconds = time.monotonic() - began
     analyses = fleet.analyses()
     fleet.stop()
     with closing(JobStore.open(settings.database)) as store:
@@ -82,8 +82,13 @@ def chaos(settings: Settings, *, jobs: int, workers: int, kills: int, job_second
             ends_stored=ends,
             starts=len((settings.data_dir / "starts.log").read_text().splitlines()),
             kills=dict(killed),
-            seconds=round(seconds, 1),
+            seconds=round(_span(analyses), 1),
         )
+
+
+def _span(analyses: list[Any]) -> float:
+    times = [[datetime.fromisoformat(analysis[name]) for analysis in analyses] for name in ("started_at", "finished_at")]
+    return (max(times[1]) - min(times[0])).total_seconds()
 
 
 def _is_right(analysis: Any, store: JobStore, settings: Settings) -> bool:

@@ -23,13 +23,14 @@ from hepamap.api.routes import analyses, audit, deliveries, events, health, metr
 from hepamap.api.schemas import AnalysisRequest, Problem
 from hepamap.api.security import PUBLIC, Access, AccessGate
 from hepamap.api.services import Services
-from hepamap.api.uploads import remove_strays
+from hepamap.api.tidying import tidying
 from hepamap.api.views import API_PREFIX
 from hepamap.api.waiting import JobWatch
 from hepamap.jobs.store import JobStore
 from hepamap.jobs.supervisor import SupervisorLimits, WorkerSupervisor
 from hepamap.operations.finishing import finish_jobs
 from hepamap.operations.folders import make_folders
+from hepamap.operations.keeping import keeping_of
 from hepamap.settings import Settings
 
 _DESCRIPTION = f"""Finds hepatocellular carcinoma on H&E whole-slide images.
@@ -39,9 +40,6 @@ contours (GeoJSON, as QuPath reads it) at any threshold, and its probability map
 problem document (RFC 9457) with a stable `code`, a sentence for a person, and a cure.
 
 **{hepamap.RESEARCH_USE_ONLY}**"""
-
-# No upload takes so long; what is older and belongs to no analysis was cut off by a crash.
-_STRAY_UPLOAD_AFTER_S = 24 * 3600.0
 
 # Asked for where the setting `access` says so.
 _CREDENTIALS: dict[str, Any] = {
@@ -70,10 +68,9 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] = WORKER_COM
         with closing(JobStore.open(settings.database, on_finished=finish_jobs)) as store:
             app.state.services = Services(settings, store, JobWatch(store.get))
             app.state.access = Access.of(settings, store.engine)
-            remove_strays(settings.uploads_dir, store.uses_upload, older_than_s=_STRAY_UPLOAD_AFTER_S)
             supervisor = _start_worker(settings, worker_command)
             try:
-                async with delivering(app.state.services):
+                async with delivering(app.state.services), tidying(store, keeping_of(settings)):
                     yield
             finally:
                 if supervisor is not None:

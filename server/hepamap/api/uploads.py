@@ -9,9 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -255,21 +254,3 @@ def _json_too_large(max_bytes: int) -> RequestTooLargeError:
     return RequestTooLargeError(
         f"The JSON is larger than this server takes ({max_bytes} bytes).", cure="Simplify the outline of the region."
     )
-
-
-def remove_strays(folder: Path, used: Callable[[str], bool], *, older_than_s: float) -> list[str]:
-    """Remove uploads that no analysis uses: those that a crash cut off, and resumable ones that nobody goes on with.
-
-    Args:
-        folder: where uploads go.
-        used: whether an analysis uses the upload of a name.
-        older_than_s: younger ones may still be on their way.
-
-    Returns:
-        The names that were removed.
-    """
-    border = time.time() - older_than_s
-    strays = [path for path in folder.iterdir() if path.stat().st_mtime < border and not used(path.name)]
-    for path in strays:
-        shutil.rmtree(path, ignore_errors=True)
-    return [path.name for path in strays]

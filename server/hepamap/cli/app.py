@@ -26,6 +26,7 @@ app = typer.Typer(
 app.command("detect")(detect.detect)
 app.command("serve")(server.serve)
 app.command("worker")(server.worker)
+app.command("gc")(server.gc)
 app.command("phantom")(phantom.phantom)
 app.command("train")(training.train)
 app.command("evaluate")(training.evaluate)

@@ -41,3 +41,30 @@ def worker() -> None:
 
     configure_logging()
     run_worker(Settings())
+
+
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Remove nothing, only say what would go.")] = False,
+) -> None:
+    """Remove expired analyses and uploads, and files that a crash left; the server does the same once an hour.
+
+    HEPAMAP_KEEP_RESULTS_DAYS and HEPAMAP_KEEP_UPLOADS_DAYS say how long they are kept. What an analysis that waits or runs
+    needs is never removed.
+    """
+    from contextlib import closing
+
+    from hepamap.jobs.retention import collect_garbage
+    from hepamap.jobs.store import JobStore
+    from hepamap.operations.folders import make_folders
+    from hepamap.operations.keeping import keeping_of
+
+    settings = Settings()
+    make_folders(settings)
+    with closing(JobStore.open(settings.database)) as store:
+        removed = collect_garbage(store, keeping_of(settings), dry_run=dry_run)
+    for job in removed.jobs:
+        typer.echo(f"analysis {job}")
+    for folder in removed.folders:
+        typer.echo(f"folder {folder}")
+    done = "would be removed" if dry_run else "removed"
+    typer.echo(f"{len(removed.jobs)} analyses, {len(removed.folders)} folders, {removed.bytes / 1e6:.1f} MB {done}.")

@@ -19,7 +19,7 @@ _STRAY_AFTER_S = 24 * 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Keeping:
-    """Where things are, and how long they are kept."""
+    """Where things are, and how long they are kept; see the settings of the same names."""
 
     results: Path
     uploads: Path

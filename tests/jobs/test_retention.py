@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from hepamap.jobs.job import Job, JobResult
+from hepamap.jobs.retention import Keeping, Removed, collect_garbage
+from hepamap.jobs.states import JobState
+from hepamap.jobs.store import JobStore
+from tests.jobs.conftest import Clock
+from tests.jobs.questions import FAILURE, add, claimed, now
+
+DAY_S = 24 * 3600.0
+
+
+@pytest.fixture
+def keeping(tmp_path: Path) -> Keeping:
+    results, uploads, scratch = (tmp_path / name for name in ("results", "uploads", "scratch"))
+    for folder in (results, uploads, scratch):
+        folder.mkdir()
+    return Keeping(results, uploads, scratch, results_days=0, uploads_days=0)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The store's clock begins 40 days ago."""
+    clock = Clock()
+    clock.now = datetime.now(UTC) - timedelta(days=40)
+    return clock
+
+
+def put(folder: Path, *, days_ago: float = 0.0, size: int = 1000) -> Path:
+    folder.mkdir()
+    (folder / "file").write_bytes(b"x" * size)
+    at = time.time() - days_ago * DAY_S
+    os.utime(folder, (at, at))
+    return folder
+
+
+def done(store: JobStore, keeping: Keeping, name: str, **values: str) -> Job:
+    """A job that has succeeded, with its result on the disk."""
+    job = add(store, **values)
+    store.succeed(claimed(store), JobResult("ok", (), name))
+    put(keeping.results / name, days_ago=30)
+    return now(store, job)
+
+
+def names(removed: Removed) -> list[str]:
+    return sorted(folder.name for folder in removed.folders)
+
+
+def test_nothing_goes_by_age_unless_it_is_said(store: JobStore, keeping: Keeping) -> None:
+    done(store, keeping, "old", upload="slide")
+    put(keeping.uploads / "slide", days_ago=40)
+    assert collect_garbage(store, keeping) == Removed((), (), 0)
+
+
+def test_what_finished_long_ago_goes_with_its_files(store: JobStore, keeping: Keeping, clock: Clock) -> None:
+    old = done(store, keeping, "old", upload="slide")
+    put(keeping.uploads / "slide", size=500)
+    clock.advance(20 * DAY_S)
+    new = done(store, keeping, "new")
+    removed = collect_garbage(store, replace(keeping, results_days=30))
+    assert (removed.jobs, names(removed), removed.bytes) == ((old.id,), ["old", "slide"], 1500)
+    assert store.get(old.id) is None
+    assert now(store, new).result is not None
+    assert [path.name for path in keeping.results.iterdir()] == ["new"]
+    assert list(keeping.uploads.iterdir()) == []
+
+
+def test_a_dry_run_says_the_same_and_does_nothing(store: JobStore, keeping: Keeping) -> None:
+    old = done(store, keeping, "old", upload="slide")
+    put(keeping.uploads / "slide")
+    put(keeping.uploads / "stray", days_ago=2)
+    month = replace(keeping, results_days=30)
+    said = collect_garbage(store, month, dry_run=True)
+    assert now(store, old).result is not None
+    assert (keeping.results / "old").exists()
+    assert collect_garbage(store, month) == said
+    assert (said.jobs, names(said)) == ((old.id,), ["old", "slide", "stray"])
+    assert collect_garbage(store, month) == Removed((), (), 0)
+
+
+def test_what_waits_or_runs_never_expires(store: JobStore, keeping: Keeping) -> None:
+    add(store, upload="waiting")
+    running = add(store, upload="running", priority=1)
+    work = claimed(store)
+    for name in ("waiting", "running"):
+        put(keeping.uploads / name, days_ago=39)
+    put(keeping.results / f".{work.id}.1.partial", days_ago=39)
+    put(keeping.scratch / work.key, days_ago=39)
+    assert collect_garbage(store, replace(keeping, results_days=1, uploads_days=1)) == Removed((), (), 0)
+    assert now(store, running).state is JobState.RUNNING
+
+
+def test_an_upload_goes_before_its_result(store: JobStore, keeping: Keeping, clock: Clock) -> None:
+    job = done(store, keeping, "result", upload="slide")
+    put(keeping.uploads / "slide", days_ago=40)
+    assert names(collect_garbage(store, replace(keeping, uploads_days=50))) == []
+    assert names(collect_garbage(store, replace(keeping, uploads_days=30))) == ["slide"]
+    assert now(store, job).result is not None
+
+
+def test_an_upload_that_is_read_again_stays(store: JobStore, keeping: Keeping, clock: Clock) -> None:
+    done(store, keeping, "result", upload="slide")
+    put(keeping.uploads / "slide", days_ago=40)
+    clock.advance(39 * DAY_S)
+    add(store, upload="slide")
+    store.fail(claimed(store), FAILURE)
+    assert names(collect_garbage(store, replace(keeping, uploads_days=30))) == []
+
+
+def test_a_shared_result_stays_as_long_as_the_newest_job_that_has_it(store: JobStore, keeping: Keeping, clock: Clock) -> None:
+    old = done(store, keeping, "result", key="same")
+    clock.advance(39 * DAY_S)
+    new = add(store, key="same")
+    removed = collect_garbage(store, replace(keeping, results_days=30))
+    assert (removed.jobs, names(removed)) == ((old.id,), [])
+    assert now(store, new).result == JobResult("ok", (), "result")
+    assert (keeping.results / "result").exists()
+
+
+def test_what_a_crash_left_goes_when_it_is_a_day_old(store: JobStore, keeping: Keeping) -> None:
+    done(store, keeping, "wanted")
+    for folder in (keeping.results, keeping.uploads):
+        put(folder / "old-stray", days_ago=1.1)
+        put(folder / "young-stray", days_ago=0.9)
+    put(keeping.scratch / "of-nobody")
+    (keeping.uploads / "file").write_bytes(b"not a folder")
+    os.utime(keeping.uploads / "file", (0, 0))
+    assert names(collect_garbage(store, keeping)) == ["file", "of-nobody", "old-stray", "old-stray"]
+    assert sorted(path.name for path in keeping.results.iterdir()) == ["wanted", "young-stray"]
+
+
+def test_a_computation_that_outlived_its_jobs_goes_when_it_has_ended(store: JobStore, keeping: Keeping) -> None:
+    job = add(store, upload="slide")
+    put(keeping.uploads / "slide", days_ago=2)
+    work = claimed(store)
+    store.request_cancel(job.id)
+    store.delete_finished(job.id)
+    assert names(collect_garbage(store, keeping)) == []
+    store.cancel(work)
+    assert names(collect_garbage(store, keeping)) == ["slide"]
+    assert store.computation(work.id) is None
+
+
+def test_folders_that_are_not_there_yet_are_no_trouble(store: JobStore, tmp_path: Path) -> None:
+    nowhere = Keeping(tmp_path / "a", tmp_path / "b", tmp_path / "c", 1, 1)
+    assert collect_garbage(store, nowhere) == Removed((), (), 0)
