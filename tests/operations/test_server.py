@@ -128,7 +128,7 @@ def test_a_request_that_runs_is_finished_before_the_server_stops(
     wait_for(lambda: refuses_connections(settings.port))
     stopping.set()
     thread.join()
-    server.process.wait(30)
+    assert server.process.wait(30) == 0
     assert answers == [202]
     assert "Traceback" not in server.log.read_text()
 

@@ -38,6 +38,8 @@ class DarkIsTumour:
 
     batch_size: int = 16
     device: str = "none"
+    policy: str = "float32"
+    warnings: tuple[tuple[str, str], ...] = ()
 
     def predict(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
         cell = patches[:, 24:40, 24:40]

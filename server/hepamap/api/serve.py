@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from types import FrameType
 
@@ -49,7 +49,9 @@ def serve(settings: Settings) -> None:
         timeout_graceful_shutdown=_GRACE_S,
     )
     server = _Server(config, app)
-    server.run()
+    # Once all is closed, uvicorn raises again the signal that ended it; that the server stopped as asked is no failure.
+    with suppress(KeyboardInterrupt):
+        server.run()
     if not server.started:
         raise SystemExit(3)  # as uvicorn's own start does
 
