@@ -158,8 +158,8 @@ def test_mixed_precision_trains_and_leaves_keras_as_it_was(data: Path, tmp_path:
 
 
 def test_dropout_can_be_weakened_while_training(data: Path, tmp_path: Path) -> None:
+    from hepamap.training.fitting import starting_model
     from hepamap.training.recipe import read_recipe
-    from hepamap.training.train import starting_model
 
     patches = combine([open_dataset(data)], 1.84, 64)["train"]
     recipe = read_recipe(recipe_file(tmp_path, ("batch_size = 8", "batch_size = 8\ndropout = 0.5")))
@@ -295,7 +295,16 @@ def test_plateau_is_the_papers_schedule() -> None:
 def test_a_loss_that_is_no_number_stops_at_once() -> None:
     from hepamap.training.callbacks import StopOnNaN
 
-    StopOnNaN().on_train_batch_end(3, {"loss": 0.7})
+    network = build_network("Tiny", "GAP", 64)
+    stop = StopOnNaN(network)
+    stop.on_train_batch_end(3, {"loss": 0.7})
+    stop.on_epoch_end(0, {"val_loss": 0.7})
     with pytest.raises(TrainingDivergedError, match="step 4") as caught:
-        StopOnNaN().on_train_batch_end(3, {"loss": math.nan})
+        stop.on_train_batch_end(3, {"loss": math.nan})
     assert "learning_rate" in caught.value.cure
+    with pytest.raises(TrainingDivergedError, match="validation loss"):
+        stop.on_epoch_end(0, {"val_loss": math.inf})
+    kernel = network.get_layer("block2_conv1").kernel
+    kernel.assign(np.full(kernel.shape, np.nan))
+    with pytest.raises(TrainingDivergedError, match="weights"):
+        stop.on_epoch_end(0, {"val_loss": 0.7})

@@ -103,6 +103,13 @@ def train(
     dataset: Annotated[list[Path], typer.Argument(help="Folders of data sets made by `hepamap dataset build`.")],
     run: Annotated[Path, typer.Option(help="Folder for the log, the best weights so far and the metrics.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run and its pack.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with a run that was stopped, after its last finished epoch; begin one otherwise."),
+    ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write a log for TensorBoard into the run folder too.")
+    ] = False,
     models_dir: ModelsDir = None,
 ) -> None:
     """Train a network by a recipe; ends in a model pack."""
@@ -118,7 +125,14 @@ def train(
             show(Progress(round(1000 * step.fraction), 1000, f"epoch {step.epoch}, loss {step.loss:.3f}"))
 
         result = run_recipe(
-            recipe, dataset, run, models_dir=models_dir or Settings().models_dir, overwrite=overwrite, progress=tell
+            recipe,
+            dataset,
+            run,
+            models_dir=models_dir or Settings().models_dir,
+            overwrite=overwrite,
+            resume=resume,
+            tensorboard=tensorboard,
+            progress=tell,
         )
     for split, measured in result.metrics.items():
         typer.echo(f"{split}: {measured}")

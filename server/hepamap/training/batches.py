@@ -58,13 +58,14 @@ class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc]  # keras shi
         self._options = options
         self._seed = seed
         self._fields = fields
-        self._epoch = 0
+        self.epoch = 0
+        """Which epoch's batches are asked for; the training sets it (Keras' own calls after an epoch begin before the first)."""
 
     def __len__(self) -> int:
         return self._steps
 
     def __getitem__(self, index: int) -> Batch:
-        number = self._epoch * self._steps + index
+        number = self.epoch * self._steps + index
         rng = np.random.default_rng([self._seed, 1, number])
         chosen = self.indices(number)
         pixels, labels = augment(self._patches.take(chosen), self._options, rng), one_hot(self._patches.labels[chosen])
@@ -75,10 +76,6 @@ class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc]  # keras shi
         rng = np.random.default_rng([self._seed, 3, number])
         fields, maps = augment_fields(*taken, self._options, rng)
         return {PATCHES: pixels, FIELDS: fields}, {PATCHES: labels, FIELDS: maps}
-
-    def on_epoch_end(self) -> None:
-        """Keras calls it after each epoch."""
-        self._epoch += 1
 
     def indices(self, number: int) -> NDArray[np.intp]:
         """Which patches the batch of a number holds, counted over all epochs; (batch_size,)."""

@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hepamap.networks import read_weights
-from hepamap.training.errors import TrainingDivergedError
+from hepamap.training.batches import TrainingBatches
+from hepamap.training.errors import ResumeImpossibleError, TrainingDivergedError
 from hepamap.training.recipe import ScheduleSection
+from hepamap.training.run_files import read_npz, write_npz
 
 _FINAL_SHARE = 0.01  # of the learning rate that a cosine schedule ends at
 
@@ -52,6 +54,11 @@ class TimeKeeper(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships
         self.step = 0
         self.time_is_up = False
 
+    def go_on(self, step: int, elapsed_s: float, *, time_is_up: bool) -> None:
+        """Count on from where a training was stopped."""
+        self.step, self.time_is_up = step, time_is_up
+        self._start = self._clock() - elapsed_s
+
     @property
     def elapsed_s(self) -> float:
         """Since it was made, seconds."""
@@ -68,6 +75,18 @@ class TimeKeeper(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships
         if self.elapsed_s >= self._limit_s:
             self.time_is_up = True
             self.model.stop_training = True
+
+
+class TellEpoch(keras.callbacks.Callback):  # type: ignore[misc]
+    """Tells the batches which epoch begins, so that a resumed training gets the batches it would have had."""
+
+    def __init__(self, batches: TrainingBatches) -> None:
+        super().__init__()
+        self._batches = batches
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Tell it."""
+        self._batches.epoch = epoch
 
 
 class CosineRate(keras.callbacks.Callback):  # type: ignore[misc]
@@ -107,21 +126,46 @@ class KeepBest(keras.callbacks.Callback):  # type: ignore[misc]
         if val_loss < self.val_loss:
             self.val_loss, self.epoch = val_loss, epoch + 1
             self.weights = read_weights(self._network)
-            partial = self._path.with_suffix(".partial.npz")
-            np.savez(partial, **self.weights)  # type: ignore[arg-type]  # its stub takes allow_pickle for one of them
-            partial.replace(self._path)
+            write_npz(self._path, self.weights)
+
+    def go_on(self, epoch: int, val_loss: float) -> None:
+        """Take up the best so far, from its file."""
+        self.epoch, self.val_loss = epoch, val_loss
+        try:
+            self.weights = read_npz(self._path)
+        except (OSError, ValueError) as error:
+            raise ResumeImpossibleError(
+                f"The best weights of the training in {self._path.parent.name} are missing or damaged.",
+                cure="Start anew with --overwrite.",
+            ) from error
 
 
 class StopOnNaN(keras.callbacks.Callback):  # type: ignore[misc]
-    """Fails as soon as the loss is no number, and not hours later."""
+    """Fails as soon as loss or weights are no numbers, and before such a state is kept."""
+
+    def __init__(self, network: keras.Model) -> None:
+        super().__init__()
+        self._network = network
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Look at the loss."""
         if not math.isfinite(float((logs or {}).get("loss", 0.0))):
-            raise TrainingDivergedError(
-                f"The loss is no longer a number, in step {batch + 1} of the epoch.",
-                cure="Lower training.learning_rate in the recipe, or set training.clip_norm = 1.0.",
-            )
+            raise _diverged(f"loss is no longer a number, in step {batch + 1} of the epoch")
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Look at the validation's loss and at the weights: the last step of an epoch may have spoilt them."""
+        if not math.isfinite(float((logs or {}).get("val_loss", 0.0))):
+            raise _diverged(f"validation loss is no number after epoch {epoch + 1}")
+        if not all(np.isfinite(value).all() for value in read_weights(self._network).values()):
+            raise _diverged(f"weights are no longer numbers after epoch {epoch + 1}")
+
+
+def _diverged(what: str) -> TrainingDivergedError:
+    return TrainingDivergedError(
+        f"The {what}; the state after the last good epoch stays in the run folder.",
+        cure="Lower training.learning_rate in the recipe, or set training.clip_norm = 1.0; to begin with the best weights "
+        'so far, set network.initialise = "weights:RUN/best.npz" and train into another run folder.',
+    )
 
 
 class Report(keras.callbacks.Callback):  # type: ignore[misc]

@@ -83,6 +83,18 @@ class InitialWeightsMissingError(TrainingError):
     code = "initial_weights_missing"
 
 
+class ResumeImpossibleError(TrainingError):
+    """A training cannot go on from what is in its run folder."""
+
+    code = "resume_impossible"
+
+
+class TensorBoardMissingError(TrainingError):
+    """A log for TensorBoard is asked for, but it is not installed."""
+
+    code = "tensorboard_missing"
+
+
 class TrainingDivergedError(TrainingError):
     """The loss is no longer a number."""
 

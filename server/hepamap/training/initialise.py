@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hepamap.model_pack import find_pack
 from hepamap.training.errors import InitialWeightsMissingError
+from hepamap.training.run_files import read_npz
 
 LSUV_PATCHES = 64
 """Patches that LSUV looks at: enough for the 512 channels of the last block, which sees each as 2 × 2 to 4 × 4 px."""
@@ -24,7 +25,7 @@ def initialise(model: keras.Model, how: str, batch: NDArray[np.float32], models_
 
     Args:
         model: float32 network of the registry.
-        how: `lsuv`, `pack:<id>[@version]`, `imagenet` or `imagenet:<file>`, as in a recipe.
+        how: `lsuv`, `pack:<id>[@version]`, `weights:<file.npz>`, `imagenet` or `imagenet:<file>`, as in a recipe.
         batch: patches (N, P, P, 3), 0 to 1, that LSUV looks at.
         models_dir: where packs are.
         seed: of the random start.
@@ -38,6 +39,8 @@ def initialise(model: keras.Model, how: str, batch: NDArray[np.float32], models_
         lsuv(model, batch, seed)
     elif kind == "pack":
         transplant(model, find_pack(models_dir, name).read_weights(), how)
+    elif kind == "weights":
+        transplant(model, _run_weights(Path(name)), how)
     else:
         transplant(model, _imagenet_weights(name), how)
 
@@ -100,6 +103,16 @@ def transplant(model: keras.Model, weights: Mapping[str, NDArray[Any]], origin: 
         else:
             left.append(variable.path)
     return left
+
+
+def _run_weights(path: Path) -> dict[str, NDArray[Any]]:
+    """Weights that a training left behind (`best.npz` of its run folder)."""
+    try:
+        return read_npz(path)
+    except (OSError, ValueError) as error:
+        raise InitialWeightsMissingError(
+            f"The weights {path.name} cannot be read ({error}).", cure="Give the best.npz of a run folder."
+        ) from error
 
 
 def _imagenet_weights(file: str) -> dict[str, NDArray[Any]]:

@@ -36,14 +36,16 @@ class NetworkSection(_Strict):
     head: str = Field(description="FC512, FC512L2 or GAP.")
     mpp: float = Field(ge=0.1, le=20, description="Resolution, µm/px.")
     patch: int = Field(ge=32, le=1024, description="Patch side, px; a multiple of 32.")
-    initialise: str = Field(description="lsuv (from nothing), pack:<id>[@version], imagenet (downloaded) or imagenet:<file.h5>.")
+    initialise: str = Field(
+        description="lsuv (from nothing), pack:<id>[@version], weights:<run>/best.npz, imagenet (downloaded), imagenet:<file.h5>."
+    )
 
     @field_validator("initialise")
     @classmethod
     def _is_known(cls, value: str) -> str:
         kind, _, name = value.partition(":")
-        if value not in ("lsuv", "imagenet") and not (kind in ("pack", "imagenet") and name):
-            raise ValueError("must be lsuv, imagenet, imagenet:<file> or pack:<id>")
+        if value not in ("lsuv", "imagenet") and not (kind in ("pack", "weights", "imagenet") and name):
+            raise ValueError("must be lsuv, imagenet, imagenet:<file>, weights:<file.npz> or pack:<id>")
         return value
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,23 +17,23 @@ from numpy.typing import NDArray
 from hepamap import __version__
 from hepamap.errors import OutputExistsError, OutputNotWritableError
 from hepamap.model_pack import InputSpec, ManifestBody, ModelPack, NetworkSpec, write_pack
-from hepamap.networks import build_network, read_weights, set_weights
+from hepamap.networks import build_network, set_weights
+from hepamap.networks.dense import can_be_dense
+from hepamap.training.curves import draw_curves
 from hepamap.training.dataset import Dataset, PatchSet, combine, open_dataset
-from hepamap.training.errors import DatasetEmptyError
-from hepamap.training.fields import FieldSet, combine_fields, field_side_m
+from hepamap.training.errors import DatasetEmptyError, TensorBoardMissingError
+from hepamap.training.fields import FieldSet, combine_fields
 from hepamap.training.metrics import operating_points, operating_thresholds, patch_metrics
 from hepamap.training.model_card import INTENDED_USE, model_card
 from hepamap.training.recipe import Recipe, read_recipe
+from hepamap.training.run_files import BEST_NAME, CHECKPOINT_NAME, LOG_NAME
 
 if TYPE_CHECKING:
-    import keras
-
-    from hepamap.training.batches import PlainBatches, TrainingBatches
     from hepamap.training.callbacks import TrainProgress
 
 Weights = dict[str, NDArray[Any]]
 
-LOG_NAME, BEST_NAME, METRICS_NAME, RECIPE_NAME = "log.csv", "best.npz", "metrics.json", "recipe.toml"
+METRICS_NAME, RECIPE_NAME, CURVES_NAME = "metrics.json", "recipe.toml", "curves.png"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ def train(
     *,
     models_dir: Path,
     overwrite: bool = False,
+    resume: bool = False,
+    tensorboard: bool = False,
     progress: Callable[[TrainProgress], None] = lambda _: None,
 ) -> TrainResult:
     """Train a network and write its pack to `<models_dir>/<id>/<version>`.
@@ -61,15 +65,23 @@ def train(
     Args:
         recipe_path: a TOML recipe.
         dataset_dirs: data sets made by `build_dataset`; they need the splits train and val, and test for test scores.
-        run_dir: folder for log, best weights so far (also after a crash), metrics.
+        run_dir: folder for log, curves, best weights so far and the state after the last epoch (also after a crash), metrics.
         models_dir: where packs are; a recipe may start from one of them.
         overwrite: replace a pack or run that is there.
+        resume: go on after the last finished epoch of a training in the same run folder that was killed; it ends with the
+            weights that it would have had (where the machine computes the same twice, as CPUs do).
+        tensorboard: write a log for TensorBoard too.
         progress: told after every step.
 
     Raises:
         RecipeInvalidError, DatasetInvalidError, DatasetEmptyError, OutputExistsError: before anything is computed.
-        TrainingDivergedError: the loss is no longer a number.
+        ResumeImpossibleError: the run in the folder had another recipe or other data.
+        TrainingDivergedError: the loss is no longer a number; the run folder keeps the last good state.
     """
+    if tensorboard and find_spec("tensorboard") is None:
+        raise TensorBoardMissingError(
+            "TensorBoard is not installed.", cure="Install it (pip install tensorboard), or leave --tensorboard away."
+        )
     recipe = read_recipe(recipe_path)
     pack_dir = models_dir / recipe.pack.id / recipe.pack.version
     datasets = [open_dataset(folder) for folder in dataset_dirs]
@@ -77,125 +89,23 @@ def train(
     _check_splits(splits)
     if recipe.fields is not None:
         _check_fields(fields)
-    _prepare(run_dir, pack_dir, overwrite)
+    _prepare(run_dir, pack_dir, overwrite=overwrite, resume=resume)
     shutil.copyfile(recipe_path, run_dir / RECIPE_NAME)
 
-    weights, history = fit(recipe, splits, fields, run_dir, models_dir, progress)
+    from hepamap.training.fitting import fit
+
+    try:
+        weights, history = fit(
+            recipe, splits, fields, run_dir, models_dir, work=_work(recipe, datasets), tensorboard=tensorboard, progress=progress
+        )
+    finally:
+        draw_curves(run_dir / LOG_NAME, run_dir / CURVES_NAME)  # also of a training that failed: they show how
     metrics, thresholds, judged = _evaluate(recipe, weights, splits)
     body = _manifest(recipe, datasets, history, metrics, operating_points(thresholds, *judged))
     pack = write_pack(pack_dir, body, weights, model_card(body, recipe.pack.origin))
     text = json.dumps({"pack": pack.name, "history": history, "metrics": metrics}, indent=2) + "\n"
     (run_dir / METRICS_NAME).write_text(text, encoding="utf-8")
     return TrainResult(pack, run_dir, metrics, history)
-
-
-def fit(
-    recipe: Recipe,
-    splits: dict[str, PatchSet],
-    fields: dict[str, FieldSet],
-    run_dir: Path,
-    models_dir: Path,
-    progress: Callable[[TrainProgress], None],
-) -> tuple[Weights, dict[str, Any]]:
-    """Train by a recipe; returns the weights of the best validation loss, and the history."""
-    import keras
-
-    from hepamap.training import callbacks
-    from hepamap.training.forms import accuracy_of, training_model
-
-    options = recipe.training
-    keras.utils.set_random_seed(options.seed)
-    network = starting_model(recipe, splits["train"], models_dir)
-    model = training_model(network, recipe, field_side_m(recipe.network.patch))
-    batches, validation = _batches(recipe, splits, fields)
-    keeper = callbacks.TimeKeeper(options.epochs, len(batches), options.minutes)
-    best = callbacks.KeepBest(network, run_dir / BEST_NAME)
-    log = model.fit(
-        batches,
-        validation_data=validation,
-        epochs=options.epochs,
-        shuffle=False,  # the batches are random already; keras would only spoil their seed
-        verbose=0,
-        callbacks=[
-            *callbacks.schedule_callbacks(recipe.schedule, options.learning_rate, keeper, accuracy_of(recipe)),
-            callbacks.StopOnNaN(),
-            best,
-            keras.callbacks.CSVLogger(str(run_dir / LOG_NAME)),
-            callbacks.Report(options.epochs, len(batches), keeper, accuracy_of(recipe), progress),
-            keeper,
-        ],
-    )
-    epochs = len(log.history["loss"])
-    stopped = "time is up" if keeper.time_is_up else "all epochs done" if epochs == options.epochs else "no better for long"
-    history = {
-        "epochs": epochs,
-        "steps": keeper.step,
-        "best_epoch": best.epoch,
-        "best_val_loss": round(best.val_loss, 4),
-        "stopped_because": stopped,
-        "minutes": round(keeper.elapsed_s / 60, 1),
-    }
-    return best.weights, history
-
-
-def _batches(recipe: Recipe, splits: dict[str, PatchSet], fields: dict[str, FieldSet]) -> tuple[TrainingBatches, PlainBatches]:
-    """Batches for training and for validation; with fields, where the recipe has them."""
-    from hepamap.training.batches import FieldBatches, PlainBatches, TrainingBatches, some_fields, subset
-
-    options, wanted = recipe.training, recipe.fields
-
-    def with_fields(split: str, count: int | None) -> FieldBatches | None:
-        if wanted is None:
-            return None
-        return FieldBatches(fields[split], some_fields(fields[split], count, options.seed), wanted.per_step)
-
-    return (
-        TrainingBatches(
-            splits["train"],
-            options.batch_size,
-            options.steps_per_epoch,
-            recipe.augmentation,
-            options.seed,
-            fields=with_fields("train", None),
-        ),
-        PlainBatches(
-            splits["val"],
-            subset(splits["val"], options.validation_patches, options.seed),
-            options.batch_size,
-            fields=with_fields("val", wanted.validation if wanted else None),
-        ),
-    )
-
-
-def starting_model(recipe: Recipe, patches: PatchSet, models_dir: Path) -> keras.Model:
-    """The network with its first weights, in the recipe's precision."""
-    import keras
-
-    from hepamap.training.batches import scaled, subset
-    from hepamap.training.initialise import LSUV_PATCHES, initialise
-
-    network, options = recipe.network, recipe.training
-    start = build_network(network.backbone, network.head, network.patch)
-    sample = scaled(patches.take(subset(patches, LSUV_PATCHES, options.seed)))
-    initialise(start, network.initialise, sample, models_dir, options.seed)
-    model = _in_precision(recipe)
-    set_weights(model, read_weights(start))
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.Dropout):
-            layer.rate *= options.dropout
-    return model
-
-
-def _in_precision(recipe: Recipe) -> keras.Model:
-    """A network that computes in the recipe's precision; weights are float32 in any case."""
-    import keras
-
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(recipe.training.precision)
-    try:
-        return build_network(recipe.network.backbone, recipe.network.head, recipe.network.patch)
-    finally:
-        keras.config.set_dtype_policy(before)
 
 
 def _check_splits(splits: dict[str, PatchSet]) -> None:
@@ -216,15 +126,27 @@ def _check_fields(fields: dict[str, FieldSet]) -> None:
             )
 
 
-def _prepare(run_dir: Path, pack_dir: Path, overwrite: bool) -> None:
-    for folder in (run_dir, pack_dir):
-        if folder.exists() and any(folder.iterdir()) and not overwrite:
-            raise OutputExistsError(
-                f"There is something in {folder.parent.name}/{folder.name} already.",
-                cure="Give the recipe a new version, or add --overwrite.",
-            )
+def _work(recipe: Recipe, datasets: Sequence[Dataset]) -> str:
+    """What is trained on what: decides whether a training may go on."""
+    hashed = hashlib.sha256(recipe.model_dump_json().encode())
+    for dataset in datasets:
+        hashed.update(json.dumps(dataset.manifest, sort_keys=True).encode())
+    return hashed.hexdigest()
+
+
+def _prepare(run_dir: Path, pack_dir: Path, *, overwrite: bool, resume: bool) -> None:
+    for folder, cure in (
+        (run_dir, "Go on with it by --resume, or replace it by --overwrite."),
+        (pack_dir, "Give the recipe a new version, or add --overwrite."),
+    ):
+        may_stay = overwrite or (resume and folder == run_dir)
+        if folder.exists() and any(folder.iterdir()) and not may_stay:
+            raise OutputExistsError(f"There is something in {folder.parent.name}/{folder.name} already.", cure=cure)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
+        if not resume:
+            for name in (CHECKPOINT_NAME, LOG_NAME, BEST_NAME):
+                (run_dir / name).unlink(missing_ok=True)
     except OSError as error:
         raise OutputNotWritableError(
             f"The folder {run_dir.name} cannot be made ({error.strerror}).", cure="Check permissions and free space."
@@ -273,6 +195,7 @@ def _manifest(
         input=InputSpec(mpp=recipe.network.mpp, patch=recipe.network.patch),
         strides=recipe.pack.strides,
         default_stride=recipe.pack.default_stride,
+        modes=("patch", "dense") if can_be_dense(recipe.network.head) else ("patch",),
         operating_points=tuple(points),
         training={
             "software": f"hepamap {__version__}",

@@ -1,0 +1,139 @@
+"""The state of a training on disk, so that one that was killed goes on and ends with the weights it would have had.
+
+Imports keras: import it only where training runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from hepamap.training.callbacks import KeepBest, TimeKeeper
+from hepamap.training.errors import ResumeImpossibleError
+from hepamap.training.run_files import read_npz, write_npz
+
+_STATE, _VARIABLE = "state", "variable/"
+# What Keras' own callbacks remember between epochs; they forget it when a training begins.
+_REMEMBERED = ("wait", "best", "cooldown_counter", "stopped_epoch", "best_epoch")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a training was at the end of an epoch."""
+
+    work: str
+    """What was trained: another recipe or other data cannot go on from here."""
+    epochs: int
+    """Finished."""
+    steps: int
+    elapsed_s: float
+    best_epoch: int
+    best_val_loss: float
+    stopped: bool
+    """No further epoch was to come."""
+    time_is_up: bool
+    remembered: list[dict[str, Any]]
+    """By callback."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One that was read."""
+
+    progress: Progress
+    variables: list[NDArray[Any]]
+    """Of network and optimiser."""
+
+    def restore(self, model: keras.Model) -> None:
+        """Put weights, the state of dropout and the optimiser's memory into a compiled model."""
+        for variable, value in zip(_variables(model), self.variables, strict=True):
+            variable.assign(value)
+
+
+def read_checkpoint(path: Path, work: str) -> Checkpoint | None:
+    """The last state of a training; None where none was written.
+
+    Args:
+        path: the file.
+        work: what is to be trained now.
+
+    Raises:
+        ResumeImpossibleError: the file is of another work, or damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        arrays = read_npz(path)
+        progress = Progress(**json.loads(str(arrays[_STATE])))
+        variables = [arrays[f"{_VARIABLE}{i}"] for i in range(len(arrays) - 1)]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ResumeImpossibleError(
+            f"The state of the training in {path.parent.name} is damaged ({error}).", cure="Start anew with --overwrite."
+        ) from error
+    if progress.work != work:
+        raise ResumeImpossibleError(
+            f"The training in {path.parent.name} had another recipe or other data.",
+            cure="Resume with the very same ones; to change something, start anew from its best weights "
+            '(initialise = "weights:RUN/best.npz" in the recipe).',
+        )
+    return Checkpoint(progress, variables)
+
+
+class SaveCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no types
+    """Writes the state after every epoch; stands last, so that it sees what the others decided."""
+
+    def __init__(
+        self,
+        path: Path,
+        work: str,
+        others: Sequence[keras.callbacks.Callback],
+        keeper: TimeKeeper,
+        best: KeepBest,
+        resumed: Progress | None,
+    ) -> None:
+        super().__init__()
+        self._path, self._work, self._others, self._keeper, self._best = path, work, others, keeper, best
+        self._resumed = resumed
+        self.progress = resumed
+        """As of the last finished epoch."""
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Remind the callbacks of what they knew."""
+        for callback, known in zip(self._others, self._resumed.remembered if self._resumed else [], strict=False):
+            for name, value in known.items():
+                setattr(callback, name, value)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Write the state."""
+        self.progress = Progress(
+            work=self._work,
+            epochs=epoch + 1,
+            steps=self._keeper.step,
+            elapsed_s=self._keeper.elapsed_s,
+            best_epoch=self._best.epoch,
+            best_val_loss=self._best.val_loss,
+            stopped=bool(self.model.stop_training) or epoch + 1 == self.params["epochs"],
+            time_is_up=self._keeper.time_is_up,
+            remembered=[_known(callback) for callback in self._others],
+        )
+        arrays = {f"{_VARIABLE}{i}": np.asarray(variable.numpy()) for i, variable in enumerate(_variables(self.model))}
+        write_npz(self._path, {_STATE: np.array(json.dumps(asdict(self.progress))), **arrays})
+
+
+def _variables(model: keras.Model) -> list[keras.Variable]:
+    """Weights, the seeds of dropout, and the optimiser's variables, among them the learning rate."""
+    if not model.optimizer.built:  # at its first step otherwise
+        model.optimizer.build(model.trainable_variables)
+    return [*model.variables, *model.optimizer.variables]
+
+
+def _known(callback: keras.callbacks.Callback) -> dict[str, Any]:
+    known = {name: getattr(callback, name) for name in _REMEMBERED if hasattr(callback, name)}
+    return {name: float(value) if isinstance(value, np.floating | np.ndarray) else value for name, value in known.items()}

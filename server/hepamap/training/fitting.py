@@ -1,0 +1,174 @@
+"""One training by a recipe, from the first weights to the best ones. Imports keras."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+from numpy.typing import NDArray
+
+from hepamap.networks import build_network, read_weights, set_weights
+from hepamap.training import callbacks
+from hepamap.training.batches import FieldBatches, PlainBatches, TrainingBatches, scaled, some_fields, subset
+from hepamap.training.checkpoint import Progress, SaveCheckpoint, read_checkpoint
+from hepamap.training.dataset import PatchSet
+from hepamap.training.fields import FieldSet, field_side_m
+from hepamap.training.forms import accuracy_of, training_model
+from hepamap.training.initialise import LSUV_PATCHES, initialise
+from hepamap.training.recipe import Recipe
+from hepamap.training.run_files import BEST_NAME, CHECKPOINT_NAME, LOG_NAME, TENSORBOARD_NAME
+
+Weights = dict[str, NDArray[Any]]
+
+
+def fit(
+    recipe: Recipe,
+    splits: dict[str, PatchSet],
+    fields: dict[str, FieldSet],
+    run_dir: Path,
+    models_dir: Path,
+    *,
+    work: str,
+    tensorboard: bool = False,
+    progress: Callable[[callbacks.TrainProgress], None] = lambda _: None,
+) -> tuple[Weights, dict[str, Any]]:
+    """Train by a recipe; goes on where a training of the same work stopped in the run folder.
+
+    Args:
+        recipe: network, optimiser, schedule.
+        splits: patches by split.
+        fields: fields by split; used where the recipe has a section for them.
+        run_dir: an existing folder for log, best weights and state.
+        models_dir: where packs are.
+        work: identifies recipe and data.
+        tensorboard: write a log for TensorBoard too.
+        progress: told after every step.
+
+    Returns:
+        The weights of the best validation loss by variable, and the history.
+    """
+    options = recipe.training
+    checkpoint = read_checkpoint(run_dir / CHECKPOINT_NAME, work)
+    before = checkpoint.progress if checkpoint else None
+    keras.utils.set_random_seed(options.seed)
+    network = starting_model(recipe, splits["train"], models_dir)
+    model = training_model(network, recipe, field_side_m(recipe.network.patch))
+    batches, validation = _batches(recipe, splits, fields)
+    keeper = callbacks.TimeKeeper(options.epochs, len(batches), options.minutes)
+    best = callbacks.KeepBest(network, run_dir / BEST_NAME)
+    if checkpoint and before:
+        checkpoint.restore(model)
+        keeper.go_on(before.steps, before.elapsed_s, time_is_up=before.time_is_up)
+        best.go_on(before.best_epoch, before.best_val_loss)
+        _cut_log(run_dir / LOG_NAME, before.epochs)
+    schedule = callbacks.schedule_callbacks(recipe.schedule, options.learning_rate, keeper, accuracy_of(recipe))
+    saver = SaveCheckpoint(run_dir / CHECKPOINT_NAME, work, schedule, keeper, best, before)
+    log = keras.callbacks.CSVLogger(str(run_dir / LOG_NAME), append=before is not None)
+    if before is None or not before.stopped:
+        _fit_and_close(
+            log,
+            model,
+            batches,
+            validation_data=validation,
+            epochs=options.epochs,
+            initial_epoch=before.epochs if before else 0,
+            shuffle=False,  # the batches are random already; keras would only spoil their seed
+            verbose=0,
+            callbacks=[
+                callbacks.TellEpoch(batches),
+                *schedule,
+                callbacks.StopOnNaN(network),
+                best,
+                log,
+                *([keras.callbacks.TensorBoard(str(run_dir / TENSORBOARD_NAME))] if tensorboard else []),
+                callbacks.Report(options.epochs, len(batches), keeper, accuracy_of(recipe), progress),
+                keeper,
+                saver,
+            ],
+        )
+    assert saver.progress is not None  # at least one epoch is asked for
+    return best.weights, _history(saver.progress, options.epochs)
+
+
+def _fit_and_close(log: keras.callbacks.CSVLogger, model: keras.Model, batches: TrainingBatches, **options: Any) -> None:
+    """Keras' `fit`; it leaves its log open where it fails."""
+    try:
+        model.fit(batches, **options)
+    finally:
+        if log.csv_file is not None:
+            log.csv_file.close()
+
+
+def _history(done: Progress, epochs: int) -> dict[str, Any]:
+    stopped = "time is up" if done.time_is_up else "all epochs done" if done.epochs == epochs else "no better for long"
+    return {
+        "epochs": done.epochs,
+        "steps": done.steps,
+        "best_epoch": done.best_epoch,
+        "best_val_loss": round(done.best_val_loss, 4),
+        "stopped_because": stopped,
+        "minutes": round(done.elapsed_s / 60, 1),
+    }
+
+
+def _cut_log(path: Path, epochs: int) -> None:
+    """Leave the rows of the epochs that need not be done again."""
+    with path.open(encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    kept = [row for row in rows if int(row[header.index("epoch")]) < epochs]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, *kept])
+
+
+def _batches(recipe: Recipe, splits: dict[str, PatchSet], fields: dict[str, FieldSet]) -> tuple[TrainingBatches, PlainBatches]:
+    """Batches for training and for validation; with fields, where the recipe has them."""
+    options, wanted = recipe.training, recipe.fields
+
+    def with_fields(split: str, count: int | None) -> FieldBatches | None:
+        if wanted is None:
+            return None
+        return FieldBatches(fields[split], some_fields(fields[split], count, options.seed), wanted.per_step)
+
+    return (
+        TrainingBatches(
+            splits["train"],
+            options.batch_size,
+            options.steps_per_epoch,
+            recipe.augmentation,
+            options.seed,
+            fields=with_fields("train", None),
+        ),
+        PlainBatches(
+            splits["val"],
+            subset(splits["val"], options.validation_patches, options.seed),
+            options.batch_size,
+            fields=with_fields("val", wanted.validation if wanted else None),
+        ),
+    )
+
+
+def starting_model(recipe: Recipe, patches: PatchSet, models_dir: Path) -> keras.Model:
+    """The network with its first weights, in the recipe's precision."""
+    network, options = recipe.network, recipe.training
+    start = build_network(network.backbone, network.head, network.patch)
+    sample = scaled(patches.take(subset(patches, LSUV_PATCHES, options.seed)))
+    initialise(start, network.initialise, sample, models_dir, options.seed)
+    model = _in_precision(recipe)
+    set_weights(model, read_weights(start))
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate *= options.dropout
+    return model
+
+
+def _in_precision(recipe: Recipe) -> keras.Model:
+    """A network that computes in the recipe's precision; weights are float32 in any case."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(recipe.training.precision)
+    try:
+        return build_network(recipe.network.backbone, recipe.network.head, recipe.network.patch)
+    finally:
+        keras.config.set_dtype_policy(before)
