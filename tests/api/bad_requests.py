@@ -81,6 +81,16 @@ def of_queued(question: str) -> Case:
     return lambda at: at.client.get(f"{post(at.client, at.slide)['links']['self']}/{question}")
 
 
+def marked(key: str, *thresholds: float) -> Case:
+    """Requests with one Idempotency-Key; the answer to the last."""
+
+    def ask(at: Place) -> Any:
+        bodies = [{"slide": {"path": str(at.slide)}, "threshold": threshold} for threshold in thresholds]
+        return [at.client.post(ANALYSES, json=body, headers={"Idempotency-Key": key}) for body in bodies][-1]
+
+    return ask
+
+
 def resolve(**values: Any) -> Case:
     return lambda at: at.client.post("/api/v1/slides/resolve", json=values)
 
@@ -194,6 +204,8 @@ CASES: dict[str, Case] = {
     "json-no-text": body(b"\xff\xfe"),
     "json-deep": body(b'{"region": ' + b"[" * 5000 + b"]" * 5000 + b"}"),
     "json-large": body(b'{"model": "' + b"x" * 70_000 + b'"}'),
+    "mark-reused": marked("order-1", 0.4, 0.6),
+    "mark-long": marked("x" * 256, 0.4),
     "type-form": body(b"slide=a", "application/x-www-form-urlencoded"),
     "type-none": body(b"slide=a", ""),
     "multipart-no-boundary": body(b"slide=a", "multipart/form-data"),
