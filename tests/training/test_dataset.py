@@ -204,11 +204,18 @@ def test_a_group_in_two_splits_of_two_data_sets_is_refused(dataset: Dataset, tmp
 
 def test_show_counts_and_draws(dataset: Dataset, tmp_path: Path) -> None:
     summary = show_dataset(dataset.folder, tmp_path / "sheet.png")
-    assert [(s.split, s.slides, s.tumour, s.non_tumour) for s in summary.splits] == [
-        ("train", 2, 40, 40),
-        ("val", 1, 10, 10),
-        ("test", 1, 12, 12),
+    assert [(s.split, s.slides, s.tumour, s.non_tumour, s.fields) for s in summary.splits] == [
+        ("train", 2, 40, 40, 0),
+        ("val", 1, 10, 10, 0),
+        ("test", 1, 12, 12, 0),
     ]
+    assert [(s.slide, s.split) for s in summary.slides] == [
+        (f"s{i}.tif", n) for i, n in enumerate(("train", "train", "val", "test"))
+    ]
+    counted = [
+        [sum(r["slide"] == s.slide and r["label"] == label for r in dataset.rows) for label in "10"] for s in summary.slides
+    ]
+    assert [[s.tumour, s.non_tumour] for s in summary.slides] == counted
     assert summary.warnings == ()
     sheet = cv2.imread(str(tmp_path / "sheet.png"))
     assert sheet is not None

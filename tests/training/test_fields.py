@@ -16,6 +16,7 @@ from hepamap.training.errors import DatasetInvalidError
 from hepamap.training.field_sampling import fields_wanted
 from hepamap.training.fields import combine_fields
 from hepamap.training.recipe import AugmentationSection
+from hepamap.training.show import show_dataset
 
 from .conftest import SIDE, toy_pixels
 
@@ -71,7 +72,7 @@ def test_fields_are_drawn_from_the_patches_and_balanced(dataset: Dataset) -> Non
         counts[row["split"], row["label"]] += 1
     assert counts == {("train", "0"): 12, ("train", "1"): 12, ("val", "0"): 10, ("val", "1"): 10}
     assert dataset.manifest["fields"] == {
-        **{"side": 192, "margin": 64, "label_distance": 16},
+        **{"side": 192, "margin": 64, "label_distance": 16, "asked_per_class": {"train": 12, "val": 32}},
         "fields_per_class": {"train": 12, "val": 10},
     }
     sets = combine_fields([dataset])
@@ -91,6 +92,12 @@ def test_asking_for_fields_changes_no_patch(cohort: Path, dataset: Dataset, tmp_
     assert len(combine_fields([without, dataset])["train"]) == 24
     patches = combine([without], 1.84, 64)["train"]
     assert len(patches) == 80
+
+
+def test_what_is_less_than_asked_for_is_said(dataset: Dataset) -> None:
+    summary = show_dataset(dataset.folder)
+    assert [(split.split, split.fields) for split in summary.splits] == [("train", 24), ("val", 20), ("test", 0)]
+    assert summary.warnings == ("val: 10 fields of each class were found, 32 were asked for.",)
 
 
 def test_damaged_fields_are_refused(dataset: Dataset, tmp_path: Path) -> None:

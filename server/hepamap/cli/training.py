@@ -81,8 +81,9 @@ def dataset_build(
 def dataset_show(
     dataset: Annotated[Path, typer.Argument(help="Folder of a data set.")],
     sheet: Annotated[Path | None, typer.Option(help="PNG file for a sheet of random patches.")] = None,
+    slides: Annotated[bool, typer.Option("--slides", help="Count by slide too.")] = False,
 ) -> None:
-    """Count the patches of a data set by split and class, and by slide."""
+    """Count the patches of a data set by split and class, and say what was left out."""
     from hepamap.training.show import show_dataset
 
     summary = show_dataset(dataset, sheet)
@@ -90,8 +91,10 @@ def dataset_show(
     for split in summary.splits:
         typer.echo(
             f"{split.split}: {split.tumour} tumour, {split.non_tumour} non-tumour, "
-            f"of {split.slides} slides in {split.groups} groups"
+            f"of {split.slides} slides in {split.groups} groups" + (f"; {split.fields} fields" if split.fields else "")
         )
+    for slide in summary.slides if slides else ():
+        typer.echo(f"  {slide.slide} ({slide.split}): {slide.tumour} tumour, {slide.non_tumour} non-tumour")
     for sentence in summary.warnings:
         typer.echo(f"  warning: {sentence}")
     if sheet is not None:

@@ -268,8 +268,14 @@ class _Build:
         def tumour(of: Sequence[Row], split: str) -> int:
             return sum(row["split"] == split and row["label"] == TUMOUR for row in of)
 
-        counts = {split: tumour(fields, split) for split in fields_wanted(spec.fields) if split in spec.per_class}
-        note = {"side": field_side_m(spec.patch_m), "margin": MARGIN_M, "label_distance": UNIT_M, "fields_per_class": counts}
+        asked = {split: count for split, count in fields_wanted(spec.fields).items() if split in spec.per_class}
+        note = {
+            "side": field_side_m(spec.patch_m),
+            "margin": MARGIN_M,
+            "label_distance": UNIT_M,
+            "asked_per_class": asked,
+            "fields_per_class": {split: tumour(fields, split) for split in asked},
+        }
         return {
             "schema_version": SCHEMA_VERSION,
             "software": f"hepamap {__version__}",

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from hepamap.errors import OutputNotWritableError
 from hepamap.training.cohort import SPLITS
-from hepamap.training.dataset import Dataset, combine, open_dataset
+from hepamap.training.dataset import Dataset, PatchSet, combine, open_dataset
+from hepamap.training.fields import FieldSet, combine_fields
 from hepamap.training.patches import NON_TUMOUR, TUMOUR
 
 _GAP_PX = 16  # between the two halves of the sheet
@@ -27,6 +28,18 @@ class SplitSummary:
     groups: int
     tumour: int
     non_tumour: int
+    fields: int
+    """Fields of both classes."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlideSummary:
+    """What one slide gave."""
+
+    slide: str
+    split: str
+    tumour: int
+    non_tumour: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +49,9 @@ class DatasetSummary:
     mpp: float
     patch_m: int
     splits: tuple[SplitSummary, ...]
+    slides: tuple[SlideSummary, ...]
     warnings: tuple[str, ...]
-    """Sentences about what was left out, slide by slide."""
+    """Sentences about what is less than was asked for, and about what was left out, slide by slide."""
 
 
 def show_dataset(folder: Path, sheet: Path | None = None) -> DatasetSummary:
@@ -57,22 +71,42 @@ def show_dataset(folder: Path, sheet: Path | None = None) -> DatasetSummary:
         pixels = contact_sheet(dataset)
         if not cv2.imwrite(str(sheet), cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)):
             raise OutputNotWritableError(f"The picture {sheet.name} cannot be written.", cure="Name a writable .png file.")
+    fields = combine_fields([dataset])
+    slides = dataset.manifest["slides"]
     return DatasetSummary(
         dataset.mpp,
         dataset.patch_m,
-        tuple(
-            SplitSummary(
-                name,
-                len(set(splits[name].slides.tolist())),
-                len(set(splits[name].groups.tolist())),
-                int((splits[name].labels == TUMOUR).sum()),
-                int((splits[name].labels == NON_TUMOUR).sum()),
-            )
-            for name in SPLITS
-            if len(splits[name])
-        ),
-        tuple(sentence for slide in dataset.manifest["slides"] for sentence in _warnings(slide)),
+        tuple(_split(name, splits[name], fields.get(name)) for name in SPLITS if len(splits[name])),
+        tuple(_slide(slide["slide"], slide["split"], splits[slide["split"]]) for slide in slides),
+        (*_shortfalls(dataset), *(sentence for slide in slides for sentence in _warnings(slide))),
     )
+
+
+def _split(name: str, patches: PatchSet, fields: FieldSet | None) -> SplitSummary:
+    tumour, non_tumour = (int((patches.labels == label).sum()) for label in (TUMOUR, NON_TUMOUR))
+    slides, groups = (len(set(names.tolist())) for names in (patches.slides, patches.groups))
+    return SplitSummary(name, slides, groups, tumour, non_tumour, 0 if fields is None else len(fields))
+
+
+def _slide(name: str, split: str, patches: PatchSet) -> SlideSummary:
+    labels = patches.labels[patches.slides == name]
+    return SlideSummary(name, split, int((labels == TUMOUR).sum()), int((labels == NON_TUMOUR).sum()))
+
+
+def _shortfalls(dataset: Dataset) -> list[str]:
+    """Classes are kept equal, so the scarcer one decides."""
+    manifest = dataset.manifest
+    fields = manifest.get("fields", {})
+    pairs = (
+        ("patches", manifest["asked_per_class"], manifest["patches_per_class"]),
+        ("fields", fields.get("asked_per_class", {}), fields.get("fields_per_class", {})),
+    )
+    return [
+        f"{split}: {found.get(split, 0)} {kind} of each class were found, {count} were asked for."
+        for kind, asked, found in pairs
+        for split, count in asked.items()
+        if found.get(split, 0) < count
+    ]
 
 
 def contact_sheet(dataset: Dataset, side: int = 8) -> NDArray[np.uint8]:
