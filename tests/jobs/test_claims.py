@@ -159,3 +159,14 @@ def test_nothing_is_claimed_twice(place: Path | str, store: JobStore, claimers: 
     for own in stores:
         own.close()
     assert Counter(taken) == Counter(ids)
+
+
+def test_five_hundred_that_wait_are_done_in_their_order(store: JobStore) -> None:
+    asked = [add(store, priority=number % 3).computation_id for number in range(500)]
+    by_urgency = [asked[number] for urgency in (2, 1, 0) for number in range(500) if number % 3 == urgency]
+    done = []
+    while (work := store.claim()) is not None:
+        store.succeed(work, RESULT)
+        done.append(work.id)
+    assert done == by_urgency
+    assert store.counts()[JobState.SUCCEEDED] == 500

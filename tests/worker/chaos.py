@@ -45,6 +45,8 @@ class Counts:
     kills: dict[str, int]
     seconds: float
     """From the first start of a job to the last end of one."""
+    exits: tuple[int, ...]
+    """Exit statuses of the processes that were left in the end, and stopped politely."""
 
     @property
     def flawless(self) -> bool:
@@ -70,7 +72,7 @@ def chaos(settings: Settings, *, jobs: int, workers: int, kills: int, job_second
     while any(analysis["finished_at"] is None for analysis in fleet.analyses()):
         time.sleep(0.2)
     analyses = fleet.analyses()
-    fleet.stop()
+    exits = fleet.stop()
     with closing(JobStore.open(settings.database)) as store:
         with store.reading() as session:
             ends = sum(tally.count for tally in tallies.read(session)[tallies.OUTCOMES])
@@ -83,6 +85,7 @@ def chaos(settings: Settings, *, jobs: int, workers: int, kills: int, job_second
             starts=len((settings.data_dir / "starts.log").read_text().splitlines()),
             kills=dict(killed),
             seconds=round(_span(analyses), 1),
+            exits=tuple(exits),
         )
 
 

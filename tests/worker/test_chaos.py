@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -18,3 +19,5 @@ def test_nothing_is_lost_and_nothing_is_done_twice_when_processes_are_killed(pos
     assert counts.flawless, counts
     assert sum(counts.kills.values()) == 6
     assert counts.starts >= counts.asked
+    assert counts.exits[1:] == (0, 0)
+    assert counts.exits[0] in (0, -signal.SIGTERM)  # uvicorn ends by the signal that it was sent, when it has tidied up
