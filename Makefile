@@ -4,8 +4,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := build/demo
+UV := build/uv/bin/uv
+LOCK_PEERS := $(UV) pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header \
+	--no-annotate -
+PEERS := .venv-peers
+PEERS_OUT := build/bench-peers
+MODEL ?= hcc-5x
 
-.PHONY: help install demo test chaos lint format serve lock evaluate packs clean
+.PHONY: help install demo test chaos lint format serve lock evaluate packs bench-peers lock-peers clean
 
 help:  ## Show the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -55,8 +61,35 @@ packs: install  ## Train the two packs that ship, from synthetic slides (about a
 	$(BIN)/hepamap train models/recipes/hcc-5x.toml build/patches-5x --run build/run-5x --models-dir build/packs
 	$(BIN)/hepamap train models/recipes/hcc-10x.toml build/patches-10x --run build/run-10x --models-dir build/packs
 
-lock:  ## Resolve the dependencies anew and pin them with hashes.
+$(UV):
 	$(PYTHON) -m venv build/uv && build/uv/bin/pip install --quiet uv
+
+# Dependencies as pinned: TIAToolbox asks for a second OpenCV that needs a display, and WSInfer for a zarr that TIAToolbox cannot use.
+$(PEERS)/%/.installed: server/hepamap/benchmark/peers-%.txt | $(UV)
+	$(UV) venv --quiet --clear --python $(PYTHON) $(PEERS)/$*
+	$(UV) pip install --quiet --python $(PEERS)/$* --no-deps --requirement $<
+	@touch $@
+
+bench-peers: install  ## Time hepamap, TIAToolbox and WSInfer on one slide: make bench-peers SLIDE=slide.svs [REGION=part.geojson].
+	@test -e "$(SLIDE)" || { echo 'Which slide? make bench-peers SLIDE=slide.svs'; exit 2; }
+	-$(MAKE) --no-print-directory $(PEERS)/tiatoolbox/.installed
+	-$(MAKE) --no-print-directory $(PEERS)/wsinfer/.installed
+	mkdir -p $(PEERS_OUT)
+	$(BIN)/python -m hepamap.benchmark.patch_answers "$(SLIDE)" --model $(MODEL) $(if $(REGION),--region "$(REGION)") \
+		--out $(PEERS_OUT)/answers.npz
+	CUDA_VISIBLE_DEVICES= $(BIN)/hepamap bench "$(SLIDE)" --model $(MODEL) $(if $(REGION),--region "$(REGION)") --json \
+		> $(PEERS_OUT)/hepamap.json
+	$(BIN)/python -P server/hepamap/benchmark/peers.py "$(SLIDE)" --answers $(PEERS_OUT)/answers.npz \
+		--bench $(PEERS_OUT)/hepamap.json --environments $(PEERS) $(if $(SETTINGS),--setting $(SETTINGS))
+
+lock-peers: $(UV)  ## Resolve the dependencies of the peers anew and pin them.
+	echo 'opencv-python ; sys_platform == "never"' > build/uv/override.txt
+	printf 'tiatoolbox==2.1.3\nopencv-python-headless<5\nsafetensors\n' | $(LOCK_PEERS) --override build/uv/override.txt \
+		-o server/hepamap/benchmark/peers-tiatoolbox.txt
+	printf 'wsinfer==0.6.1\nzarr<3\ntorch==2.12.1\nopenslide-python\nopenslide-bin\nsafetensors\n' | $(LOCK_PEERS) \
+		-o server/hepamap/benchmark/peers-wsinfer.txt
+
+lock: $(UV)  ## Resolve the dependencies anew and pin them with hashes.
 	build/uv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
 		pyproject.toml -o requirements.lock
 	build/uv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
