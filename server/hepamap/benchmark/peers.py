@@ -18,6 +18,7 @@ import csv
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -52,12 +53,12 @@ class Setting:
         """From `8x0`: batches of 8, no readers.
 
         Raises:
-            ValueError: it is no such text.
+            argparse.ArgumentTypeError: it is no such text.
         """
-        batch, readers = (int(part) for part in text.split("x"))
-        if batch < 1 or readers < 0:
-            raise ValueError(text)
-        return cls(batch, readers)
+        found = re.fullmatch(r"([1-9]\d*)x(\d+)", text)
+        if not found:
+            raise argparse.ArgumentTypeError(f"{text!r} is none; give <batch>x<readers>, such as 8x0")
+        return cls(int(found[1]), int(found[2]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,7 +330,10 @@ def table(bench: Mapping[str, Any], reports: Sequence[PeerReport]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table, or with `--only` write the reports of one peer; returns the exit status: 1 where no peer was measured."""
-    given = _parser().parse_args(arguments)
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    if bool(given.only) != bool(given.out) or bool(given.only) == bool(given.bench):
+        parser.error("give either --bench, or --only and --out")
     if given.only:
         import numpy as np
 
@@ -345,12 +349,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if any(report.failed is None for report in reports) else 1
 
 
+def _existing(text: str) -> Path:
+    path = Path(text)
+    if not path.exists():
+        raise argparse.ArgumentTypeError(f"there is no {text}")
+    return path
+
+
 def _parser() -> argparse.ArgumentParser:
     cpus = os.cpu_count() or 1
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("slide", type=Path)
-    parser.add_argument("--answers", type=Path, required=True, help="written by hepamap.benchmark.patch_answers")
-    parser.add_argument("--bench", type=Path, help="written by hepamap bench --json")
+    parser.add_argument("slide", type=_existing)
+    parser.add_argument("--answers", type=_existing, required=True, help="written by hepamap.benchmark.patch_answers")
+    parser.add_argument("--bench", type=_existing, help="written by hepamap bench --json")
     parser.add_argument(
         "--environments", type=Path, default=Path(".venv-peers"), help="folder with one environment for each peer"
     )
