@@ -107,21 +107,23 @@ def test_each_setting_is_a_run_of_its_own_and_a_failure_keeps_what_was_measured(
     first, second, third = peers.measure("numpy", Path("a.svs"), answers_for([0.4, 0.2, 0.9005]), settings, 3)
     assert threads == [3]
     assert (first.program, first.setting, first.patches) == (f"numpy {np.__version__}", "8 / 0", 3)
-    assert first.same_pixels == pytest.approx(0.0005, rel=1e-3)
+    assert first.same_pixels == pytest.approx(0.0005 / 0.9005, rel=1e-3)
     assert first.own_pixels == pytest.approx(0.10025, rel=1e-3)  # of 0.1 and 0.1005; (32, 0) was not looked at
     assert (second.setting, second.failed) == ("4 / 0", None)
     assert third.failed == "MemoryError: too much"
 
 
-@pytest.mark.parametrize("last", [0.902, float("nan")])
-def test_another_network_is_not_measured(monkeypatch: pytest.MonkeyPatch, last: float) -> None:
+@pytest.mark.parametrize(
+    ("last", "expected", "told"), [(0.902, 0.9, "0.22 %"), (3e-9, 1e-9, "2e+02 %"), (float("nan"), 0.9, "nan %")]
+)
+def test_another_network_is_not_measured(monkeypatch: pytest.MonkeyPatch, last: float, expected: float, told: str) -> None:
     def run(setting: Setting, out: Path) -> Callable[[], Own]:
         raise AssertionError("it was run")
 
     install(monkeypatch, [0.4, 0.2, last], run)
-    (report,) = peers.measure("numpy", Path("a.svs"), answers_for([0.4, 0.2, 0.9]), [Setting(8, 0)], 1)
+    (report,) = peers.measure("numpy", Path("a.svs"), answers_for([0.4, 0.2, expected]), [Setting(8, 0)], 1)
     assert report.failed is not None
-    assert "its probabilities differ from hepamap's by" in report.failed
+    assert report.failed.endswith(f"its probabilities differ from hepamap's by {told}")
 
 
 def test_nothing_in_common_is_no_difference() -> None:
