@@ -297,9 +297,9 @@ def measure_apart(name: str, python: Path, arguments: Sequence[str]) -> list[Pee
     with TemporaryDirectory() as folder:
         out = Path(folder) / "reports.json"
         command = [str(python), "-P", __file__, *arguments, "--only", name, "--out", str(out)]
-        status = subprocess.run(
-            command, check=False, stdout=sys.stderr, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-        ).returncode
+        # Both make folders in the user's home as soon as they are imported.
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "HOME": folder}
+        status = subprocess.run(command, check=False, stdout=sys.stderr, env=environment).returncode
         if not out.is_file():
             return [PeerReport(name, failed=f"its process ended with {status}")]
         return [PeerReport(**report) for report in json.loads(out.read_text(encoding="utf-8"))]
