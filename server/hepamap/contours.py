@@ -87,7 +87,7 @@ def _statistics(
     values: NDArray[np.float32], labels: NDArray[np.int32], count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
     """Number of cells, mean and maximum of the values under each label; nothing for label 0."""
-    places = np.flatnonzero(labels)
+    places = np.flatnonzero(labels != 0)
     label, probability = labels.ravel()[places], values.ravel()[places].astype(np.float64)
     cells = np.bincount(label, minlength=count)
     peaks = np.zeros(count)

@@ -272,7 +272,8 @@ def rewrite_manifest(pack: ModelPack, **changes: Any) -> ModelPack:
         manifest = PackManifest.model_validate({**pack.manifest.model_dump(mode="json"), **changes})
     except ValidationError as error:
         raise PackInvalidError(
-            f"The manifest of {pack.name} cannot be changed: {error.errors()[0]['msg']}.", cure="Check the pack's modes and strides."
+            f"The manifest of {pack.name} cannot be changed: {error.errors()[0]['msg']}.",
+            cure="Check the pack's modes and strides.",
         ) from error
     partial = pack.folder / f".{MANIFEST_NAME}.partial"
     partial.write_text(manifest_json(manifest), encoding="utf-8")

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 _UPPER_LEFT, _UPPER_RIGHT, _LOWER_RIGHT, _LOWER_LEFT = 1, 2, 4, 8
 _FALLING = _UPPER_LEFT | _LOWER_RIGHT  # two cells that touch at the corner only
 _RISING = _UPPER_RIGHT | _LOWER_LEFT
-# How often an outline turns at such a corner: once where one cell or three are labelled, twice where two touch there.
-_TURNS = np.array([2 if bits in (_FALLING, _RISING) else bits.bit_count() % 2 for bits in range(16)], np.uint8)
+# Whether an outline turns at a corner: where one cell or three are labelled, and twice where two touch there.
+_TURNS = np.array([bits in (_FALLING, _RISING) or bits.bit_count() % 2 == 1 for bits in range(16)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +94,15 @@ def _corners(labels: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.i
         (cells[1:, :-1], _LOWER_LEFT),
     ):
         bits |= neighbour * np.uint8(bit)
-    turns = _TURNS[bits]
-    places = np.flatnonzero(turns)
-    places = np.repeat(places, turns.ravel()[places])
+    places = np.flatnonzero(_TURNS[bits])
+    places = np.repeat(places, 1 + _touching(bits.ravel()[places]))
     y, x = np.divmod(places, bits.shape[1])
     return x, y, bits.ravel()[places]
+
+
+def _touching(bits: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """At which corners two cells touch that share no edge."""
+    return np.asarray((bits == _FALLING) | (bits == _RISING))
 
 
 def _pair_touching(
@@ -114,7 +118,7 @@ def _pair_touching(
     cells belong to different labels, each outline must stay with its own; where they belong to one, the outlines must part,
     so that no ring meets itself.
     """
-    upper = np.flatnonzero((bits[columns] == _FALLING) | (bits[columns] == _RISING))[::2]
+    upper = np.flatnonzero(_touching(bits[columns]))[::2]
     at = columns[upper]
     falling = bits[at] == _FALLING
     above = labels[y[at] - 1, x[at] - falling]
@@ -129,16 +133,17 @@ def _walk(following: NDArray[np.int64], rightward: NDArray[np.bool_]) -> tuple[N
     # has binary digits, and is no faster.
     steps = following.tolist()
     passed: list[int] = []
-    ends: list[int] = []
+    lengths: list[int] = []
     for first in np.flatnonzero(rightward).tolist():
-        edge = first
+        if steps[first] < 0:
+            continue
+        edge, already = first, len(passed)
         while (onward := steps[edge]) >= 0:
             passed.append(edge)
             steps[edge] = -1
             edge = onward
-        if not ends or ends[-1] != len(passed):
-            ends.append(len(passed))
-    return np.array(passed, np.int64), np.diff(ends, prepend=0)
+        lengths.append(len(passed) - already)
+    return np.array(passed, np.int64), np.array(lengths, np.int64)
 
 
 def _areas(corners: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ import shapely
 from hepamap.geometry import Grid, Lattice, PixelSize, Region
 from hepamap.probability_map import ProbabilityMap
 from hepamap.training.cohort import CohortSlide
-from hepamap.training.evaluate import markdown_table, patch_labels, score
+from hepamap.training.evaluate import judge_map, markdown_table, patch_labels
 from tests.conftest import write_tiff_slide
 
 GRID = Grid(1.84, 64, 16, PixelSize(0.46, 0.46))
@@ -51,7 +51,7 @@ def half_map(edge_l0: float) -> ProbabilityMap:
 
 
 def test_a_perfect_map(row: CohortSlide) -> None:
-    got = score(row, "m", half_map(1024), PARAMETERS, 1.0)
+    got = judge_map(row, "m", half_map(1024), PARAMETERS, 1.0).score
     assert (got.auc, got.sensitivity, got.specificity) == (1.0, 1.0, 1.0)
     assert got.shift is not None
     assert abs(got.shift.x_cell) <= 0.5  # cells do not end where the tissue does
@@ -60,14 +60,14 @@ def test_a_perfect_map(row: CohortSlide) -> None:
 
 
 def test_a_map_that_is_two_cells_off(row: CohortSlide) -> None:
-    perfect, shifted = (score(row, "m", half_map(edge), PARAMETERS, 1.0) for edge in (1024, 1024 + 128))
+    perfect, shifted = (judge_map(row, "m", half_map(edge), PARAMETERS, 1.0).score for edge in (1024, 1024 + 128))
     assert shifted.iou < perfect.iou
     assert shifted.sensitivity == 1.0
     assert shifted.specificity == pytest.approx(perfect.specificity - 2 / 16, abs=0.03)
 
 
 def test_the_table_names_what_is_measured(row: CohortSlide) -> None:
-    lines = markdown_table([score(row, "hcc-5x", half_map(1024), PARAMETERS, 12.0)]).splitlines()
+    lines = markdown_table([judge_map(row, "hcc-5x", half_map(1024), PARAMETERS, 12.0).score]).splitlines()
     assert len(lines) == 5
     assert all(line.count("|") == lines[0].count("|") for line in lines[:3])
     assert lines[4].startswith("Mean displacement: ")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from hepamap.networks.dense import UNIT_M
 from hepamap.predictor import LaneFeed, Predictor
 
 _SAMPLE_EVERY_S = 0.02
@@ -34,10 +35,6 @@ class CountingNetwork:
     def lane_positions(self) -> Sequence[int]:
         """As the predictor's."""
         return self._predictor.lane_positions
-
-    def strip_rows_m(self, positions: int) -> int:
-        """As the predictor's."""
-        return self._predictor.strip_rows_m(positions)
 
     def predict(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
         """As the predictor's."""
@@ -70,10 +67,17 @@ class CountingLane:
 
     def feed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """As the lane's."""
+        return self._counted(self._lane.feed, pixels)
+
+    def finish(self) -> NDArray[np.float32]:
+        """As the lane's."""
+        return self._counted(self._lane.finish)
+
+    def _counted(self, work: Callable[..., NDArray[np.float32]], *given: Any) -> NDArray[np.float32]:
         started = time.perf_counter()
-        answer = self._lane.feed(pixels)
+        answer = work(*given)
         # What is computed, not what is given: the last strip of a lane is filled up with white.
-        self._count.add(16 * len(answer) * pixels.shape[1], time.perf_counter() - started)
+        self._count.add(UNIT_M * len(answer) * self._lane.width_m, time.perf_counter() - started)
         return answer
 
 

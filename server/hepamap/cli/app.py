@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from hepamap import RESEARCH_USE_ONLY, __version__
-from hepamap.cli import audit, detect, doctor, keys, models, phantom, server, training
+from hepamap.cli import audit, bench, detect, doctor, keys, models, phantom, server, training
 from hepamap.cli.console import report_error
 from hepamap.errors import HepamapError
 
@@ -24,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("detect")(detect.detect)
+app.command("bench")(bench.bench)
 app.command("serve")(server.serve)
 app.command("worker")(server.worker)
 app.command("gc")(server.gc)

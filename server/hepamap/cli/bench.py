@@ -37,3 +37,20 @@ def bench(
             opened, pack, region_l0=shape, stride_m=stride, precision=precision, loop_patches=loop_patches, progress=show
         )
     typer.echo(json.dumps(report.to_json(), indent=2) if as_json else markdown(report), nl=as_json)
+
+
+def bench_memory(
+    model: Annotated[str, typer.Option(help="Model pack: id or id@version.")] = "hcc-5x",
+    mode: Annotated[Literal["patch", "dense"], typer.Option(help="Way to compute the map.")] = "dense",
+    models_dir: Annotated[Path | None, typer.Option(help="Folder of the model packs.")] = None,
+) -> None:
+    """Peak memory of `hepamap detect` on slides of 20,000 × 14,000 and 100,000 × 70,000 px, tissue from edge to edge."""
+    from hepamap.benchmark.memory import measure_memory
+
+    reports = measure_memory(
+        model, models_dir or Settings().models_dir, mode=mode, tell=lambda size: typer.echo(f"{size} …", err=True)
+    )
+    typer.echo("| slide (px) | peak memory (MB) | s |\n|---|---|---|")
+    for report in reports:
+        typer.echo(f"| {report.size.width} × {report.size.height} | {report.peak_mb:.0f} | {report.seconds:.0f} |")
+    typer.echo(f"\nLargest over smallest slide: {reports[-1].peak_mb / reports[0].peak_mb:.3f}")

@@ -23,6 +23,10 @@ def detect(
     model: Annotated[str, typer.Option(help="Model pack: id or id@version.")] = DEFAULT_MODEL,
     region: Annotated[Path | None, typer.Option(help="GeoJSON file with the region to look at.")] = None,
     stride: Annotated[int | None, typer.Option(help="Step between patches, model px; default: as the model says.")] = None,
+    mode: Annotated[
+        Literal["patch", "dense"] | None,
+        typer.Option(help="Each patch alone, or the convolutions shared by all patches (faster); default: as the model says."),
+    ] = None,
     threshold: Annotated[float | None, typer.Option(help="Tumour probability, between 0 and 1.")] = None,
     min_area_um2: Annotated[float, typer.Option(help="Smaller regions and holes are left out, µm².")] = DEFAULT_MIN_AREA_UM2,
     mpp: Annotated[float | None, typer.Option(help="Pixel size of the slide, µm, where it is missing or wrong.")] = None,
@@ -31,14 +35,19 @@ def detect(
         typer.Option(help="Coordinates of contours and region: as QuPath shows the slide, or OpenSlide's level 0."),
     ] = "qupath",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result.")] = False,
+    precision: Annotated[
+        Literal["auto", "float32", "mixed"] | None,
+        typer.Option(help="Arithmetic of the network; auto: mixed on a GPU, else float32."),
+    ] = None,
     models_dir: Annotated[Path | None, typer.Option(help="Folder of the model packs.")] = None,
 ) -> None:
     """Find tumour on slides and write contours, probability map and pictures.
 
     Ends with status 1 when any slide failed; the others are done all the same.
     """
-    detector = Detector(models_dir or Settings().models_dir)
-    region_json = None if region is None else _read_region(region)
+    settings = Settings()
+    detector = Detector(models_dir or settings.models_dir, precision or settings.precision)
+    region_json = None if region is None else read_region_file(region)
     found = _slides_in(slides)
     single = len(slides) == 1 and found == slides
     failed = 0
@@ -47,6 +56,7 @@ def detect(
             slide_path=slide,
             model=model,
             stride_m=stride,
+            mode=mode,
             threshold=threshold,
             min_area_um2=min_area_um2,
             region=region_json,
@@ -68,7 +78,12 @@ def detect(
         raise typer.Exit(1)
 
 
-def _read_region(path: Path) -> Any:
+def read_region_file(path: Path) -> Any:
+    """The content of a GeoJSON file.
+
+    Raises:
+        RegionInvalidError: it cannot be read as JSON.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -150,6 +150,9 @@ def evaluate(
     tumour_class: TumourClasses = None,
     non_tumour_class: NonTumourClasses = None,
     exclude_class: ExcludedClasses = None,
+    mode: Annotated[
+        Literal["patch", "dense"] | None, typer.Option(help="Way to compute the map; default: as each model says.")
+    ] = None,
     models_dir: ModelsDir = None,
 ) -> None:
     """Score models on annotated slides through the pipeline that serves; prints a Markdown table."""
@@ -160,11 +163,12 @@ def evaluate(
     from hepamap.training.evaluate import markdown_table
 
     slides = [row for row in read_cohort(table) if row.split == split]
-    detector = Detector(models_dir or Settings().models_dir)
+    settings = Settings()
+    detector = Detector(models_dir or settings.models_dir, settings.precision)
     classes = DEFAULT_CLASSES.with_names(tumour_class, non_tumour_class, exclude_class)
     scores = []
     with progress_bar("evaluate") as show:
-        for score in run(slides, model, detector, stride_m=stride, classes=classes, progress=show):
+        for score in run(slides, model, detector, stride_m=stride, mode=mode, classes=classes, progress=show):
             scores.append(score)
             typer.echo(f"{score.slide} {score.model}: IoU {score.iou:.3f}, AUC {score.auc:.3f}", err=True)
     typer.echo(markdown_table(scores), nl=False)

@@ -173,7 +173,7 @@ def _answered(
         pixels = slide.read_region(grid.l0_from_m(region_m), grid.mpp)
         return pixels, background_counts(pixels[:, REACH_M : pixels.shape[1] - REACH_M], UNIT_M)
 
-    chunks = read_ahead(_chunks(walks, network, grid.patch_m), read)
+    chunks = read_ahead(_chunks(walks, grid.patch_m), read)
     for walk in walks:
         answers, background = _walk(walk, network, chunks, grid.patch_m, run)
         yield walk, _values(walk, answers, background, grid.patch_m)
@@ -198,6 +198,7 @@ def _walk(
             _, (pixels, counts) = next(chunks)
         run.stain.add(pixels)
         background.append(counts)
+        # No more than a strip at once, so that a cancel need not wait for a whole chunk.
         step = lane.rows_m
         for start in range(0, len(pixels), step):
             strip = pixels[start : start + step]
@@ -205,15 +206,16 @@ def _walk(
                 answers.append(lane.feed(strip))
             run.advance(len(strip) * cells_per_row)
         fed += len(pixels)
-    return np.concatenate(answers), np.concatenate(background)
+    with run.clock.measure("network"):
+        answers.append(lane.finish())
+    return np.concatenate([rows for rows in answers if len(rows)]), np.concatenate(background)
 
 
-def _chunks(walks: list[_Walk], network: DenseNetwork, patch_m: int) -> Iterator[_Chunk]:
+def _chunks(walks: list[_Walk], patch_m: int) -> Iterator[_Chunk]:
     for walk in walks:
         rows_m = walk.fed_rows_m(patch_m)
-        step = max(_CHUNK_ROWS_M, network.strip_rows_m(walk.lane.width))  # both are powers of 2
-        for first in range(0, rows_m, step):
-            yield _Chunk(walk, first, min(step, rows_m - first))
+        for first in range(0, rows_m, _CHUNK_ROWS_M):
+            yield _Chunk(walk, first, min(_CHUNK_ROWS_M, rows_m - first))
 
 
 def _values(walk: _Walk, answers: NDArray[np.float32], background: NDArray[np.uint8], patch_m: int) -> NDArray[np.float32]:

@@ -30,10 +30,13 @@ class Lane(Protocol):
 
     @property
     def rows_m(self) -> int:
-        """Height that is best fed at once, model px."""
+        """Height that is computed at once, model px."""
 
     def feed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """From rows of pixels (R, W, 3) to rows of probabilities (R / 16, positions)."""
+        """From rows of pixels (R, W, 3) to rows of probabilities (rows, positions), as many as are ready."""
+
+    def finish(self) -> NDArray[np.float32]:
+        """The rest."""
 
 
 class DenseNetwork(PatchNetwork, Protocol):
@@ -42,9 +45,6 @@ class DenseNetwork(PatchNetwork, Protocol):
     @property
     def lane_positions(self) -> Sequence[int]:
         """Widths that a lane may have, in patches 16 px apart."""
-
-    def strip_rows_m(self, positions: int) -> int:
-        """Height that a lane is best fed at once, model px: a power of 2."""
 
     def open_lane(self, positions: int) -> Lane:
         """Begin a lane."""

@@ -83,6 +83,10 @@ class PyramidWriter:
         columns, _ = tiles_of(self._sizes[level])
         self._places[level][row * columns + column] = self._store(pixels)
 
+    def fill(self, level: int, pixels: NDArray[np.uint8]) -> None:
+        """Make every tile of a level this one; its bytes are stored once. Pixels as for `put`."""
+        self._places[level] = [self._store(pixels)] * len(self._places[level])
+
     def _store(self, pixels: NDArray[np.uint8]) -> tuple[int, int]:
         """Append a tile; the offset and length of its bytes."""
         encoded = cv2.imencode(".jpg", pixels[..., ::-1], self._quality)[1].tobytes()

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hepamap.networks.dense import UNIT_M
-
 _WHITE = 255
 
 Step = Callable[[NDArray[np.float32], list[NDArray[Any]]], tuple[NDArray[np.float32], list[NDArray[Any]]]]
@@ -19,41 +17,48 @@ Step = Callable[[NDArray[np.float32], list[NDArray[Any]]], tuple[NDArray[np.floa
 class LaneFeed:
     """Takes rows of pixels from above and gives rows of answers; remembers what the next rows need."""
 
-    def __init__(self, width_m: int, positions: int, rows_m: Callable[[], int], step: Step, carries: list[NDArray[Any]]) -> None:
+    def __init__(self, width_m: int, rows_m: Callable[[], int], step: Step, carries: list[NDArray[Any]]) -> None:
         self.width_m = width_m
-        self.positions = positions
         self._rows_m = rows_m
         self._step = step
         self._carries = carries
+        self._kept: list[NDArray[np.uint8]] = []
 
     @property
     def rows_m(self) -> int:
-        """Height that is best fed at once, model px; may fall when memory runs short."""
+        """Height of the strips that are computed at once, model px; may fall when memory runs short."""
         return self._rows_m()
 
     def feed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Go on by some rows.
+        """Go on by some rows; what does not fill a strip waits for the next.
 
         Args:
-            pixels: RGB (R, width_m, 3); only the last feed of a lane may have an R that is no multiple of `rows_m`.
+            pixels: RGB (R, width_m, 3), any R.
 
         Returns:
-            (rows, positions) tumour probabilities, a row for 16 px, white rows added at the end of a lane included.
+            (rows, positions) tumour probabilities, a row for 16 px; may be none.
 
         Raises:
             PredictionInvalidError: the network answered something that is no probability.
             OutOfMemoryError: memory does not suffice for the smallest strip.
         """
-        answers, done = [], 0
-        while done < len(pixels):
-            part = pixels[done : done + self._rows_m()]
-            answers.append(self._advance(part))
-            done += UNIT_M * len(answers[-1])
-        return np.concatenate(answers)
+        waiting = np.concatenate([*self._kept, pixels])
+        answers = [np.zeros((0, 0), np.float32)]
+        while len(waiting) >= self.rows_m:
+            strip, waiting = waiting[: self.rows_m], waiting[self.rows_m :]
+            answers.append(self._advance(strip))
+        self._kept = [waiting]
+        return _joined(answers)
 
-    def _advance(self, part: NDArray[np.uint8]) -> NDArray[np.float32]:
-        strip = np.full((1, self._rows_m(), self.width_m, 3), _WHITE, np.float32)
-        strip[0, : len(part)] = part
-        strip /= 255.0
-        answer, self._carries = self._step(strip, self._carries)
+    def finish(self) -> NDArray[np.float32]:
+        """The answers of the rows that still wait, with white below them; as `feed`."""
+        missing = -sum(map(len, self._kept)) % self.rows_m
+        return self.feed(np.full((missing, self.width_m, 3), _WHITE, np.uint8))
+
+    def _advance(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        answer, self._carries = self._step(pixels[None].astype(np.float32) / np.float32(_WHITE), self._carries)
         return answer
+
+
+def _joined(answers: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    return np.concatenate(answers[1:]) if len(answers) > 1 else answers[0]

@@ -18,7 +18,8 @@ from hepamap.predictor.lane_feed import LaneFeed
 
 _PIXELS_AT_ONCE = {"cpu": 64 * 64 * 64, "gpu": 1024 * 64 * 64}
 """Pixels of the patches of one batch, by device; halved when memory runs short."""
-_STRIP_PIXELS = {"cpu": 600_000, "gpu": 4_600_000}
+_STRIP_PIXELS = {"cpu": 420_000, "gpu": 4_600_000}
+"""Pixels of one strip of a lane, however wide it is: so memory is the same on all slides."""
 _STRIP_ROWS_M = {"cpu": (64, 256), "gpu": (64, 1024)}
 _LANE_POSITIONS = (29, 45, 61, 77, 93, 109, 125, 157, 189, 221, 253)
 """Widths of lanes, in patches 16 px apart; each that is used is a graph of its own. 253 of them are a field of 4 k pixels."""
@@ -121,26 +122,25 @@ class Predictor:
         Raises:
             NetworkInvalidError: the network has no dense mode.
         """
-        carries = self._strip_network(positions).first_carries()
+        carries = self._strip_network(positions, self.strip_rows_m(positions)).first_carries()
         return LaneFeed(
             lane_width_m(positions, self.patch_m),
-            positions,
             lambda: self.strip_rows_m(positions),
             lambda strip, state: self._advance(strip, state, positions),
             carries,
         )
 
     def strip_rows_m(self, positions: int) -> int:
-        """Height of the strips that a lane is computed in, model px: a power of 2."""
+        """Height of the strips that a lane is computed in, model px; a multiple of 16."""
         least, most = _STRIP_ROWS_M[self._device]
         wanted = _STRIP_PIXELS[self._device] // lane_width_m(positions, self.patch_m)
-        rows = max(least, min(most, 1 << max(0, wanted.bit_length() - 1)))
-        return max(UNIT_M, rows // self._shrunk)
+        rows = max(least, min(most, wanted)) // self._shrunk
+        return max(UNIT_M, rows // UNIT_M * UNIT_M)
 
     def _advance(
         self, strip: NDArray[np.float32], carries: list[NDArray[Any]], positions: int
     ) -> tuple[NDArray[np.float32], list[NDArray[Any]]]:
-        """One strip, in pieces where memory ran short since it was cut."""
+        """One strip, in pieces where memory runs short."""
         answers: list[NDArray[np.float32]] = []
         done = 0
         while done < strip.shape[1]:
@@ -152,19 +152,21 @@ class Predictor:
     def _advance_once(
         self, rest: NDArray[np.float32], carries: list[NDArray[Any]], positions: int
     ) -> tuple[NDArray[np.float32], list[NDArray[Any]]]:
-        network = self._strip_network(positions)
+        # A strip that was cut before memory ran short may not divide evenly: then in single units.
         rows_m = self.strip_rows_m(positions)
+        rows_m = rows_m if rest.shape[1] % rows_m == 0 else UNIT_M
+        network = self._strip_network(positions, rows_m)
         with self._scope():
             answer, *carries = network.model.predict_on_batch([rest[:, :rows_m], *carries])
         return self._checked(np.asarray(answer), (1, rows_m // UNIT_M, positions, 2))[0], carries
 
-    def _strip_network(self, positions: int) -> StripNetwork:
-        key = (positions, self.strip_rows_m(positions))
+    def _strip_network(self, positions: int, rows_m: int) -> StripNetwork:
+        key = (positions, rows_m)
         if key not in self._strips:
             from hepamap.networks.strips import strip_network
 
             with backend.policy(self.policy), self._scope():
-                network = strip_network(self.model, key[1], positions, self._unpadded)
+                network = strip_network(self.model, rows_m, positions, self._unpadded)
             backend.compile_graph(network.model)
             self._strips[key] = network
         return self._strips[key]

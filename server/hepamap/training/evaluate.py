@@ -56,6 +56,7 @@ def evaluate(
     detector: Detector,
     *,
     stride_m: int | None = None,
+    mode: str | None = None,
     classes: ClassMap = DEFAULT_CLASSES,
     progress: Callable[[Progress], None] = ignore_progress,
 ) -> Iterable[SlideScore]:
@@ -66,28 +67,52 @@ def evaluate(
         models: packs, by id or id@version.
         detector: the loaded models.
         stride_m: stride, model px; None: as each model says.
+        mode: `patch` or `dense`; None: as each model says.
         classes: what the class names of the annotations mean.
         progress: told how far the current slide is.
     """
     for row in slides:
         for model in models:
             with TemporaryDirectory() as folder:
-                request = DetectionRequest(row.slide, model, stride_m=stride_m, mpp_override_um=row.mpp_override_um)
+                request = DetectionRequest(row.slide, model, stride_m=stride_m, mode=mode, mpp_override_um=row.mpp_override_um)
                 summary = detect(request, Path(folder) / "result", detector, progress=progress)
                 stored = open_result(Path(folder) / "result")
             parameters, seconds = summary.result["parameters"], summary.result["seconds"]["total"]
-            yield score(row, model, stored.map, parameters, seconds, classes)
+            yield judge_map(row, model, stored.map, parameters, seconds, classes).score
 
 
-def score(
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A map beside the truth."""
+
+    score: SlideScore
+    map: ProbabilityMap
+    found_l0: BaseGeometry
+    """The contours."""
+    truth: NDArray[np.bool_]
+    """(N,) of the patches that have both a label and a probability: whether tumour."""
+    answer: NDArray[np.float32]
+    """(N,) their probabilities."""
+
+
+def judge_map(
     row: CohortSlide,
     model: str,
     probability_map: ProbabilityMap,
     parameters: Mapping[str, Any],
     seconds: float,
     classes: ClassMap = DEFAULT_CLASSES,
-) -> SlideScore:
-    """Compare a map with a slide's annotations."""
+) -> Judged:
+    """Compare a map with a slide's annotations.
+
+    Args:
+        row: the slide and its annotations.
+        model: name for the score.
+        probability_map: the map.
+        parameters: `threshold`, `min_area_um2`, `min_hole_area_um2` of the contours.
+        seconds: for the score.
+        classes: what the class names of the annotations mean.
+    """
     with Slide.open(row.slide, mpp_override_um=row.mpp_override_um) as slide:
         areas = labelled_areas(slide, row, classes)
         um2_per_px = slide.pixel_size.area_um2
@@ -95,7 +120,7 @@ def score(
     found = _contours(probability_map, parameters)
     labels = patch_labels(areas.tumour_l0, shapely.union(areas.tumour_l0, areas.non_tumour_l0), probability_map.lattice)
     truth, answer = _known(labels, probability_map.values)
-    return SlideScore(
+    score = SlideScore(
         slide=row.slide.stem,
         mpp=probability_map.lattice.grid.pixel_size.x_um,
         model=model,
@@ -108,6 +133,7 @@ def score(
         tumour_found_mm2=found.area * um2_per_px / 1e6,
         seconds=seconds,
     )
+    return Judged(score, probability_map, found, truth, answer)
 
 
 def compare(stored: StoredResult, annotations: Path) -> tuple[float, Shift | None]:

@@ -1,0 +1,196 @@
+"""Whether a model may answer in dense mode: both modes on the same annotated slides, side by side.
+
+The convolutions are the same in both; they differ in what the border of a patch sees. A network is right in dense mode
+only if it was trained to be, so this is measured for each pack and stands in its manifest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+
+from hepamap import __version__
+from hepamap.detection import DEFAULT_MIN_AREA_UM2, Detector
+from hepamap.errors import ModelError
+from hepamap.model_pack import ModelPack, find_pack, rewrite_manifest
+from hepamap.networks.dense import can_be_dense
+from hepamap.pipeline import AnalysisParameters, Progress, analyse, ignore_progress
+from hepamap.slide import Slide
+from hepamap.training.class_map import DEFAULT_CLASSES, ClassMap
+from hepamap.training.cohort import CohortSlide
+from hepamap.training.evaluate import Judged, judge_map
+
+MODES = ("patch", "dense")
+MAX_AUC_LOSS = 0.005
+"""By which the AUC may be lower in dense mode, for it to be a model's default."""
+MIN_CONTOUR_IOU = 0.95
+"""Of the contours of both modes, for the same."""
+
+
+class NoDenseModeError(ModelError):
+    """The model's network has no dense mode."""
+
+    code = "no_dense_mode"
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What both modes said of all slides so far."""
+
+    judged: dict[str, list[Judged]] = field(default_factory=lambda: {mode: [] for mode in MODES})
+    differences: list[NDArray[np.float32]] = field(default_factory=list)
+    shared_um2: float = 0.0
+    united_um2: float = 0.0
+    contour_iou: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """A model in both modes."""
+
+    pack: ModelPack
+    report: dict[str, Any]
+    """As the manifest holds it, under `evaluation.modes`."""
+
+    @property
+    def dense_is_as_good(self) -> bool:
+        """Whether dense mode may be the default."""
+        return bool(self.report["dense_may_be_default"])
+
+
+def validate(
+    model: str,
+    slides: Sequence[CohortSlide],
+    detector: Detector,
+    *,
+    stride_m: int | None = None,
+    classes: ClassMap = DEFAULT_CLASSES,
+    progress: Callable[[Progress], None] = ignore_progress,
+) -> Validation:
+    """Run a model in both modes on annotated slides that it was not trained on.
+
+    Args:
+        model: id or id@version.
+        slides: rows of a cohort's table.
+        detector: the loaded models.
+        stride_m: stride, model px; None: as the model says.
+        classes: what the class names of the annotations mean.
+        progress: told how far the current slide is.
+
+    Raises:
+        NoDenseModeError: the network has a head that flattens.
+    """
+    pack = find_pack(detector.models_dir, model)
+    if not can_be_dense(pack.manifest.network.head):
+        raise NoDenseModeError(
+            f"The model {pack.name} has the head {pack.manifest.network.head}, which has no dense mode.",
+            cure="Train a network with the GAP head.",
+        )
+    tally = _Tally()
+    stride_m = stride_m or pack.manifest.default_stride
+    for row in slides:
+        judged = {mode: _run(row, pack, detector, stride_m, mode, classes, progress) for mode in MODES}
+        _compare(row.slide.stem, judged, tally)
+    return Validation(pack, _report(tally, slides, stride_m))
+
+
+def write_validation(validation: Validation) -> ModelPack:
+    """Put a validation into the pack's manifest: dense mode is allowed, and is the default where it is as good."""
+    manifest = validation.pack.manifest
+    evaluation = {**manifest.evaluation, "modes": validation.report}
+    default = "dense" if validation.dense_is_as_good else "patch"
+    return rewrite_manifest(validation.pack, evaluation=evaluation, modes=MODES, default_mode=default)
+
+
+def markdown(validation: Validation) -> str:
+    """The validation as a Markdown table."""
+    report = validation.report
+    lines = ["| mode | patch AUC | IoU with the annotations | sensitivity | specificity | s |", "|---|---|---|---|---|---|"]
+    for mode in MODES:
+        row = report[mode]
+        numbers = " | ".join(f"{row[key]:.4f}" for key in ("auc", "iou", "sensitivity", "specificity"))
+        lines.append(f"| {mode} | {numbers} | {row['seconds']:.0f} |")
+    verdict = "dense mode may be the default" if validation.dense_is_as_good else "patch mode stays the default"
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{validation.pack.name}, {len(report['slides'])} slides: mean absolute difference of the maps "
+            f"{report['map_mean_absolute_difference']:.4f}, IoU of the contours {report['contour_iou']:.4f} "
+            f"(lowest of a slide {report['contour_iou_lowest']:.4f}): {verdict}.",
+            "",
+        ]
+    )
+
+
+def _run(
+    row: CohortSlide,
+    pack: ModelPack,
+    detector: Detector,
+    stride_m: int,
+    mode: str,
+    classes: ClassMap,
+    progress: Callable[[Progress], None],
+) -> Judged:
+    """One slide in one mode, through the pipeline that serves."""
+    spec = pack.manifest
+    area_um2 = DEFAULT_MIN_AREA_UM2
+    parameters = AnalysisParameters(
+        spec.input.mpp, spec.input.patch, stride_m, spec.default_threshold, area_um2, area_um2, mode=mode
+    )
+    with Slide.open(row.slide, mpp_override_um=row.mpp_override_um) as slide:
+        analysis = analyse(slide, detector.predictor(pack), parameters, {}, progress=progress)
+    seconds = analysis.seconds["map"] + analysis.seconds["contours"]
+    return judge_map(row, pack.name, analysis.map, asdict(parameters), seconds, classes)
+
+
+def _compare(name: str, judged: dict[str, Judged], tally: _Tally) -> None:
+    for mode in MODES:
+        tally.judged[mode].append(judged[mode])
+    patch, dense = judged["patch"], judged["dense"]
+    known = np.isfinite(patch.map.values) & np.isfinite(dense.map.values)
+    tally.differences.append(np.abs(dense.map.values[known] - patch.map.values[known]))
+    um2_per_px = patch.map.lattice.grid.pixel_size.area_um2
+    shared = shapely.intersection(patch.found_l0, dense.found_l0).area * um2_per_px
+    united = shapely.union(patch.found_l0, dense.found_l0).area * um2_per_px
+    tally.shared_um2 += shared
+    tally.united_um2 += united
+    tally.contour_iou[name] = round(shared / united, 4) if united else 1.0
+
+
+def _report(tally: _Tally, slides: Sequence[CohortSlide], stride_m: int) -> dict[str, Any]:
+    modes = {mode: _of_mode(tally.judged[mode]) for mode in MODES}
+    contour_iou = tally.shared_um2 / tally.united_um2 if tally.united_um2 else 1.0
+    is_as_good = modes["dense"]["auc"] >= modes["patch"]["auc"] - MAX_AUC_LOSS and contour_iou >= MIN_CONTOUR_IOU
+    return {
+        "software": f"hepamap {__version__}",
+        "slides": [row.slide.stem for row in slides],
+        "stride": stride_m,
+        **modes,
+        "map_mean_absolute_difference": round(float(np.concatenate(tally.differences).mean()), 4),
+        "contour_iou": round(contour_iou, 4),
+        "contour_iou_lowest": min(tally.contour_iou.values()),
+        "contour_iou_by_slide": tally.contour_iou,
+        "dense_may_be_default": bool(is_as_good),
+    }
+
+
+def _of_mode(judged: Sequence[Judged]) -> dict[str, Any]:
+    """Over the patches of all slides together, but for the outlines' IoU, which is the mean over slides."""
+    truth = np.concatenate([item.truth for item in judged])
+    answer = np.concatenate([item.answer for item in judged])
+    return {
+        "patches": len(truth),
+        "auc": round(float(roc_auc_score(truth, answer)), 4),
+        "iou": round(float(np.mean([item.score.iou for item in judged])), 4),
+        "iou_lowest": round(min(item.score.iou for item in judged), 4),
+        "sensitivity": round(float(np.mean([item.score.sensitivity for item in judged])), 4),
+        "specificity": round(float(np.mean([item.score.specificity for item in judged])), 4),
+        "seconds": round(sum(item.score.seconds for item in judged), 1),
+    }
