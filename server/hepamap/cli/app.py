@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 app.command("detect")(detect.detect)
 app.command("bench")(bench.bench)
+app.command("bench-memory")(bench.bench_memory)
 app.command("serve")(server.serve)
 app.command("worker")(server.worker)
 app.command("gc")(server.gc)
