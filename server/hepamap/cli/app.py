@@ -26,6 +26,7 @@ app = typer.Typer(
 app.command("detect")(detect.detect)
 app.command("bench")(bench.bench)
 app.command("bench-memory")(bench.bench_memory)
+app.command("bench-threshold")(bench.bench_threshold)
 app.command("serve")(server.serve)
 app.command("worker")(server.worker)
 app.command("gc")(server.gc)

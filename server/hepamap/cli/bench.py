@@ -54,3 +54,10 @@ def bench_memory(
     for report in reports:
         typer.echo(f"| {report.size.width} × {report.size.height} | {report.peak_mb:.0f} | {report.seconds:.0f} |")
     typer.echo(f"\nLargest over smallest slide: {reports[-1].peak_mb / reports[0].peak_mb:.3f}")
+
+
+def bench_threshold() -> None:
+    """Contours at a new threshold on the stored map of a whole resection, over REST: median and longest time."""
+    from hepamap.benchmark.thresholds import markdown, measure_thresholds
+
+    typer.echo(markdown(measure_thresholds()), nl=False)
