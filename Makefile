@@ -54,12 +54,14 @@ evaluate: install  ## Print the table of the README: held-out synthetic slides a
 	$(BIN)/hepamap dataset phantoms build/held-out --preset held-out
 	$(BIN)/hepamap evaluate build/held-out/cohort.csv --model hcc-5x --model hcc-10x
 
-packs: install  ## Train the two packs that ship, from synthetic slides (about an hour on two cores).
+packs: install  ## Train the two packs that ship, from synthetic slides (hours on two cores; less with a GPU).
 	$(BIN)/hepamap dataset phantoms build/cohort --preset training
 	$(BIN)/hepamap dataset build build/cohort/cohort.csv --out build/patches-5x --mpp 1.84 --patch 64 --train 16000 --val 1500 --test 1500 --fields 1500
 	$(BIN)/hepamap dataset build build/cohort/cohort.csv --out build/patches-10x --mpp 0.92 --patch 128 --train 8000 --val 1000 --test 1000 --fields 1000
-	$(BIN)/hepamap train models/recipes/hcc-5x.toml build/patches-5x --run build/run-5x --models-dir build/packs
-	$(BIN)/hepamap train models/recipes/hcc-10x.toml build/patches-10x --run build/run-10x --models-dir build/packs
+	for recipe in hcc-5x-start hcc-5x; do \
+		$(BIN)/hepamap train models/recipes/$$recipe.toml build/patches-5x --run build/run-$$recipe --models-dir build/packs --resume || exit; done
+	for recipe in hcc-10x-start hcc-10x; do \
+		$(BIN)/hepamap train models/recipes/$$recipe.toml build/patches-10x --run build/run-$$recipe --models-dir build/packs --resume || exit; done
 
 $(UV):
 	$(PYTHON) -m venv build/uv && build/uv/bin/pip install --quiet uv

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from hepamap.errors import OutOfMemoryError
-from hepamap.predictor import Predictor
+from hepamap.predictor import Predictor, backend
 from hepamap.predictor.backend import dtype_policy, is_out_of_memory
 from tests.networks.test_dense import random_network
 
@@ -87,13 +87,26 @@ def test_other_failures_are_not_taken_for_it() -> None:
     assert not is_out_of_memory(ValueError("shapes do not match"))
 
 
-def test_precision_by_device() -> None:
+@pytest.mark.parametrize("fast", [True, False])
+def test_precision_by_device(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "has_fast_bfloat16", lambda: fast)
     assert dtype_policy("auto", "cpu") == "float32"
     assert dtype_policy("auto", "gpu") == "mixed_float16"
+    assert dtype_policy("mixed", "gpu") == "mixed_float16"
     assert dtype_policy("float32", "gpu") == "float32"
-    assert dtype_policy("mixed", "cpu") == "mixed_bfloat16"
+    assert dtype_policy("mixed", "cpu") == ("mixed_bfloat16" if fast else "float32")
 
 
+def test_a_cpu_without_fast_16_bit_arithmetic_says_so(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.packs import write_network_pack
+
+    monkeypatch.setattr(backend, "has_fast_bfloat16", lambda: False)
+    pack = write_network_pack(tmp_path, "random-5x")
+    assert [code for code, _ in Predictor.load(pack, "mixed").warnings] == ["precision_not_used"]
+    assert Predictor.load(pack, "auto").warnings == []
+
+
+@pytest.mark.skipif(not backend.has_fast_bfloat16(), reason="this CPU has no instructions for bfloat16")
 def test_mixed_precision_answers_nearly_the_same(tmp_path: Any) -> None:
     from tests.packs import write_network_pack
 

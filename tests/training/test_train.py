@@ -12,12 +12,14 @@ import pytest
 from hepamap.errors import ModelNotFoundError, OutputExistsError
 from hepamap.model_pack import find_pack
 from hepamap.networks import BACKBONES, build_network, read_weights, set_weights
+from hepamap.predictor import backend
 from hepamap.training.build import DatasetSpec, build_dataset
 from hepamap.training.dataset import combine, open_dataset
 from hepamap.training.errors import (
     DatasetEmptyError,
     DatasetInvalidError,
     InitialWeightsMissingError,
+    PrecisionUnavailableError,
     TrainingDivergedError,
 )
 from hepamap.training.recipe import ScheduleSection
@@ -148,13 +150,26 @@ def test_a_network_starts_from_another_pack(data: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(value, first[name], atol=1e-3)
 
 
-def test_mixed_precision_trains_and_leaves_keras_as_it_was(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("asked", ["mixed_bfloat16", "auto"])
+def test_mixed_precision_trains_and_leaves_keras_as_it_was(
+    data: Path, tmp_path: Path, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import keras
 
-    edits = (('precision = "float32"', 'precision = "mixed_bfloat16"'), ('optimiser = "sgd"', 'optimiser = "adam"'))
+    monkeypatch.setattr(backend, "has_fast_bfloat16", lambda: True)
+    edits = (('precision = "float32"', f'precision = "{asked}"'), ('optimiser = "sgd"', 'optimiser = "adam"'))
     result = train(recipe_file(tmp_path, *edits), [data], tmp_path / "run", models_dir=tmp_path / "models")
     assert result.metrics["test"]["auc"] == 1.0
     assert keras.config.dtype_policy().name == "float32"
+
+
+def test_arithmetic_that_would_be_imitated_is_refused_before_hours_are_spent(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend, "has_fast_bfloat16", lambda: False)
+    recipe = recipe_file(tmp_path, ('precision = "float32"', 'precision = "mixed_bfloat16"'))
+    with pytest.raises(PrecisionUnavailableError):
+        train(recipe, [data], tmp_path / "run", models_dir=tmp_path / "models")
 
 
 def test_dropout_can_be_weakened_while_training(data: Path, tmp_path: Path) -> None:

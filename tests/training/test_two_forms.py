@@ -9,6 +9,7 @@ import pytest
 
 from hepamap.networks import BACKBONES, HEADS, build_network, read_weights, set_weights
 from hepamap.networks.dense import field_network
+from hepamap.predictor import backend
 from hepamap.training.augmentation import augment_fields
 from hepamap.training.build import DatasetSpec, build_dataset
 from hepamap.training.dataset import combine, open_dataset
@@ -79,7 +80,10 @@ def recipe_file(folder: Path, *edits: tuple[str, str]) -> Path:
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
-def test_training_in_both_forms_is_right_in_both(data: Path, tmp_path: Path, precision: str) -> None:
+def test_training_in_both_forms_is_right_in_both(
+    data: Path, tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend, "has_fast_bfloat16", lambda: True)
     recipe = recipe_file(tmp_path, ('precision = "float32"', f'precision = "{precision}"'))
     result = train(recipe, [data], tmp_path / "run", models_dir=tmp_path / "models")
     assert result.metrics["test"]["auc"] == 1.0

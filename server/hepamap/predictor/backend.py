@@ -14,6 +14,7 @@ from typing import IO, Any
 PRECISIONS = ("auto", "float32", "mixed")
 """What a user may ask for: `auto` is mixed on a GPU and float32 on a CPU; `mixed` computes in 16 bits and adds up in 32."""
 
+_BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # of x86, x86 and ARM
 _OUT_OF_MEMORY = ("resource_exhausted", "resourceexhausted", "out of memory", "outofmemory", "oom when allocating")
 
 
@@ -50,11 +51,19 @@ def has_unused_gpu(device: str) -> bool:
 def dtype_policy(precision: str, device: str) -> str:
     """Keras' name of a precision on a device.
 
-    Half precision on GPUs, which all of them have; bfloat16 on CPUs, whose fast instructions are for that.
+    Half precision on GPUs, which all of them have; bfloat16 on CPUs that have instructions for it.
     """
-    if precision == "float32" or (precision == "auto" and device == "cpu"):
-        return "float32"
-    return "mixed_float16" if device == "gpu" else "mixed_bfloat16"
+    if device == "gpu" and precision != "float32":
+        return "mixed_float16"
+    return "mixed_bfloat16" if precision == "mixed" and has_fast_bfloat16() else "float32"
+
+
+def has_fast_bfloat16() -> bool:
+    """Whether this CPU has instructions for bfloat16; others imitate them, and are many times slower than in float32."""
+    try:
+        return not _BFLOAT16_FLAGS.isdisjoint(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    except OSError:
+        return False
 
 
 @contextmanager

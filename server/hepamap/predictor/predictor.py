@@ -83,6 +83,10 @@ class Predictor:
             predictor.warnings.append(
                 ("gpu_not_used", "There is a GPU in this machine, but the network runs on the CPU: install hepamap[gpu].")
             )
+        if precision == "mixed" and policy == "float32":
+            predictor.warnings.append(
+                ("precision_not_used", "This CPU has no fast 16-bit arithmetic: the network ran in float32, which is exact.")
+            )
         predictor.predict(np.zeros((1, spec.input.patch, spec.input.patch, 3), np.uint8))
         return predictor
 

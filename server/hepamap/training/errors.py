@@ -99,3 +99,9 @@ class TrainingDivergedError(TrainingError):
     """The loss is no longer a number."""
 
     code = "training_diverged"
+
+
+class PrecisionUnavailableError(TrainingError):
+    """A recipe asks for arithmetic that this machine would have to imitate."""
+
+    code = "precision_unavailable"

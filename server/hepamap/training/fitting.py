@@ -11,10 +11,12 @@ import keras
 from numpy.typing import NDArray
 
 from hepamap.networks import build_network, read_weights, set_weights
+from hepamap.predictor import backend
 from hepamap.training import callbacks
 from hepamap.training.batches import FieldBatches, PlainBatches, TrainingBatches, scaled, some_fields, subset
 from hepamap.training.checkpoint import Progress, SaveCheckpoint, read_checkpoint
 from hepamap.training.dataset import PatchSet
+from hepamap.training.errors import PrecisionUnavailableError
 from hepamap.training.fields import FieldSet, field_side_m
 from hepamap.training.forms import accuracy_of, training_model
 from hepamap.training.initialise import LSUV_PATCHES, initialise
@@ -166,9 +168,20 @@ def starting_model(recipe: Recipe, patches: PatchSet, models_dir: Path) -> keras
 
 def _in_precision(recipe: Recipe) -> keras.Model:
     """A network that computes in the recipe's precision; weights are float32 in any case."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(recipe.training.precision)
-    try:
+    with backend.policy(_policy(recipe.training.precision)):
         return build_network(recipe.network.backbone, recipe.network.head, recipe.network.patch)
-    finally:
-        keras.config.set_dtype_policy(before)
+
+
+def _policy(precision: str) -> str:
+    """Keras' name of a recipe's precision on this machine.
+
+    Raises:
+        PrecisionUnavailableError: it would have to be imitated, which takes days instead of an hour.
+    """
+    is_fast = backend.device_kind() == "gpu" or backend.has_fast_bfloat16()
+    if precision == "mixed_bfloat16" and not is_fast:
+        raise PrecisionUnavailableError(
+            "The recipe asks for mixed_bfloat16, for which this machine has no instructions.",
+            cure='Write precision = "auto" or "float32" into the recipe.',
+        )
+    return "mixed_bfloat16" if precision != "float32" and is_fast else "float32"

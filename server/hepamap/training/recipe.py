@@ -66,8 +66,8 @@ class TrainingSection(_Strict):
     epochs: int = Field(ge=1, description="At most.")
     minutes: float | None = Field(default=None, gt=0, description="Stop then, keep the best weights; no limit if absent.")
     validation_patches: int | None = Field(default=None, ge=2, description="How many are drawn for validation; all if absent.")
-    precision: Literal["float32", "mixed_bfloat16"] = Field(
-        default="float32", description="mixed_bfloat16 trains 1.7 times faster on CPUs that have it, and on GPUs."
+    precision: Literal["auto", "float32", "mixed_bfloat16"] = Field(
+        default="float32", description="auto: mixed_bfloat16 on GPUs and on CPUs that have instructions for it, else float32."
     )
     seed: int = Field(default=0, ge=0)
 
