@@ -41,9 +41,8 @@ def compiled(script: str, folder: Path) -> tuple[int, str, set[str]]:
     source.write_text(script, encoding="utf-8")
     path = os.pathsep.join(str(place) for place in (GROOVY, *sorted(JAVAFX.glob("javafx.*.jar")), STAND_IN))
     command = ["java", "-XX:TieredStopAtLevel=1", "-cp", path, "org.codehaus.groovy.tools.FileSystemCompiler"]
-    done = subprocess.run(
-        [*command, "--encoding", "UTF-8", "-cp", path, "-d", str(out), str(source)], capture_output=True, text=True, timeout=300
-    )
+    command += ["--encoding", "UTF-8", "-cp", path, "-d", str(out), str(source)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
     return done.returncode, done.stdout + done.stderr, {file.stem for file in out.rglob("*.class")}
 
 

@@ -6,31 +6,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
 from sqlalchemy import Engine
 
 from hepamap.jobs.database import open_database
 from hepamap.jobs.errors import IdempotencyKeyReusedError
 from hepamap.jobs.job import Idempotency, Question
 from hepamap.jobs.store import JobStore
-from hepamap.jobs.tables import Base
 from hepamap.verdicts.store import VerdictStore
-from hepamap.verdicts.tables import VerdictRow
 from hepamap.verdicts.thresholds import ThresholdStore
 from tests.verdicts.conftest import Clock
 from tests.verdicts.opinions import MODEL, SLIDE, box, opinion, say
-
-
-def test_the_migration_makes_the_tables_that_the_code_describes(engine: Engine) -> None:
-    assert VerdictRow.__tablename__ in Base.metadata.tables
-
-    def is_of_this_package(_item: object, name: str | None, kind: str, *_: object) -> bool:
-        return kind != "table" or name in ("verdicts", "chosen_thresholds")
-
-    with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"include_object": is_of_this_package})
-        assert compare_metadata(context, Base.metadata) == []
 
 
 def test_what_was_said_comes_back(engine: Engine, clock: Clock) -> None:
