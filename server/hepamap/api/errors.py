@@ -19,6 +19,8 @@ from hepamap.access import errors as access_errors
 from hepamap.api.upload_errors import CHECKSUM_MISMATCH, UPLOAD_STATUS
 from hepamap.delivery.errors import CallbackError
 from hepamap.jobs.errors import IdempotencyKeyReusedError, JobStoreError
+from hepamap.qupath_client import errors as client_errors
+from hepamap.verdicts import errors as verdict_errors
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -129,6 +131,11 @@ STATUS: Mapping[type[errors.HepamapError], int] = MappingProxyType(
         access_errors.KeyNotFoundError: HTTPStatus.NOT_FOUND,
         access_errors.KeyInvalidError: HTTPStatus.UNPROCESSABLE_ENTITY,
         access_errors.AuditBrokenError: HTTPStatus.INTERNAL_SERVER_ERROR,
+        client_errors.ClientScriptError: HTTPStatus.INTERNAL_SERVER_ERROR,
+        client_errors.ClientSourcesMissingError: HTTPStatus.NOT_FOUND,
+        client_errors.ServerAddressInvalidError: HTTPStatus.UNPROCESSABLE_ENTITY,
+        verdict_errors.VerdictError: HTTPStatus.UNPROCESSABLE_ENTITY,
+        verdict_errors.VerdictNotFoundError: HTTPStatus.NOT_FOUND,
         ApiError: HTTPStatus.BAD_REQUEST,
         RequestInvalidError: HTTPStatus.UNPROCESSABLE_ENTITY,
         UnsupportedMediaTypeError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
