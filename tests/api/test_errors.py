@@ -13,7 +13,7 @@ from hepamap.api.errors import STATUS, status_of
 from hepamap.errors import HepamapError, ModelNotFoundError, RegionEmptyError, SlideDamagedError, SlideNotFoundError
 
 # Training has errors of its own, but no way to a server: neither knows the other.
-ELSEWHERE = ("hepamap.training", "hepamap.cli", "hepamap.networks", "hepamap.phantom")
+ELSEWHERE = ("hepamap.benchmark", "hepamap.training", "hepamap.cli", "hepamap.networks", "hepamap.phantom")
 
 
 def import_everything() -> None:
