@@ -33,7 +33,7 @@ def test_by_hand() -> None:
         "auc": 15 / 16,
         "accuracy": 0.75,
         "f1": 0.75,
-        "iou": 1.0,  # no pixels of either kind
+        "iou": None,  # no pixels were counted
     }
 
 
@@ -105,6 +105,11 @@ def test_nothing_at_all_has_no_figures() -> None:
 
 
 def test_counts_add_up() -> None:
-    whole = Counts(1, 2, 3, 4, 5, 6) + Counts(10, 20, 30, 40, 50, 60)
-    assert whole == Counts(11, 22, 33, 44, 55, 66)
+    whole = Counts(1, 2, 3, 4, 5, 6, 7) + Counts(10, 20, 30, 40, 50, 60, 70)
+    assert whole == Counts(11, 22, 33, 44, 55, 66, 77)
     assert whole.pixel_iou == 55 / 66
+
+
+def test_a_slide_without_tumour_has_no_iou_whatever_was_found() -> None:
+    assert Counts(0, 5, 5, 0, pixels_shared=0, pixels_united=1280, pixels_tumour=0).pixel_iou is None
+    assert Counts(0, 0, 9, 1, pixels_shared=0, pixels_united=256, pixels_tumour=256).pixel_iou == 0.0

@@ -18,7 +18,8 @@ def test_iou_of_a_map_by_hand() -> None:
     middles = LATTICE.origin_l0.x + (np.arange(LATTICE.columns) + 0.5) * LATTICE.cell_size_l0.x
     values = np.tile(np.where((middles > 512) & (middles < 1536), 0.9, 0.1), (LATTICE.rows, 1)).astype(np.float32)
     pixels = cell_pixels(LEFT, RIGHT, LATTICE)
-    shared, united = pixels.overlap(values, 0.5)
+    shared, united, tumour = pixels.overlap(values, 0.5)
+    assert tumour == 256 * 256
     # Cells begin 24 model px to the right of their patch: edges lie 8 px off 512, 1024 and 1536, by less than a cell.
     cells = int((values[0] > 0.5).sum())
     assert cells * 16 * 256 == shared + int(pixels.non_tumour[values > 0.5].sum())
@@ -41,7 +42,7 @@ def test_pixels_have_the_papers_size(mpp: float, patch_m: int, stride_m: int, si
 
 def test_no_data_is_not_found() -> None:
     values = np.full((LATTICE.rows, LATTICE.columns), np.nan, np.float32)
-    assert cell_pixels(LEFT, RIGHT, LATTICE).overlap(values, 0.5) == (0, 256 * 256)
+    assert cell_pixels(LEFT, RIGHT, LATTICE).overlap(values, 0.5) == (0, 256 * 256, 256 * 256)
 
 
 def test_bands_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

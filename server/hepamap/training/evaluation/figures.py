@@ -58,7 +58,7 @@ def box_plots(summaries: Sequence[RunSummary], rules: Sequence[Rule], title: str
         axes.set_xlim(-0.6, len(summaries) - 0.4)
         axes.set_xticks([])
         axes.grid(axis="y", alpha=0.3)
-    figure.suptitle(f"Slides, {title}")
+    figure.suptitle(f"{title}; a dot is a slide, n in red: undefined on the other slides")
     _legend_below(figure, [_line(index) for index in range(len(summaries))], [item.run.title for item in summaries])
     return figure
 
@@ -112,7 +112,7 @@ def reliability_plots(summaries: Sequence[RunSummary]) -> Figure:
 def operating_point_plots(summaries: Sequence[RunSummary]) -> Figure:
     """Sensitivity and specificity over the threshold, on the slides that are reported; the operating points on them."""
     judged = [item for item in summaries if item.verdict is not None]
-    figure = _figure(4.9 * len(judged), 4.8)
+    figure = _figure(4.9 * len(judged), 5.4)
     for item, axes in zip(judged, figure.subplots(1, len(judged), squeeze=False)[0], strict=True):
         verdict = item.verdict
         assert verdict is not None
@@ -131,8 +131,9 @@ def operating_point_plots(summaries: Sequence[RunSummary]) -> Figure:
         axes.set_xlabel("threshold on the tumour probability")
         axes.set_ylabel("share of patches, all slides together")
         axes.set_xlim(0, 1)
+        axes.set_ylim(-0.02, 1.02)
         axes.grid(alpha=0.3)
-        axes.legend(loc="lower center", fontsize=8.5)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, fontsize=8.5, frameon=False)
     return figure
 
 

@@ -41,6 +41,8 @@ class Counts:
     """Annotated as tumour and found."""
     pixels_united: int = 0
     """Annotated as tumour or found, or both."""
+    pixels_tumour: int = 0
+    """Annotated as tumour."""
 
     @classmethod
     def of(cls, truth: NDArray[np.bool_], answer: NDArray[np.float32], threshold: float) -> Self:
@@ -79,11 +81,8 @@ class Counts:
 
     @property
     def pixel_iou(self) -> float | None:
-        """Shared over united pixels; 1 where neither the truth nor the answer has tumour, None without patches."""
-        if self.pixels_united:
-            return self.pixels_shared / self.pixels_united
-        patches = self.true_positive + self.false_positive + self.true_negative + self.false_negative
-        return 1.0 if patches else None
+        """Shared over united pixels; None where no tumour is annotated: what is found there is fall-out, not overlap."""
+        return ratio(self.pixels_shared, self.pixels_united) if self.pixels_tumour else None
 
 
 def ratio(part: float, whole: float) -> float | None:

@@ -29,7 +29,7 @@ _TRUTH, _FOUND = "#00B050", "#FFD400"  # on pink and violet tissue both stand ou
 
 
 def overlay_sheet(summary: RunSummary, rule: Rule, maps: Path) -> Figure:
-    """The slides with the lowest pixel IoU, truth and contours on each.
+    """The slides on which a model is worst, with truth and contours on each.
 
     Args:
         summary: the model over all slides.
@@ -43,28 +43,26 @@ def overlay_sheet(summary: RunSummary, rule: Rule, maps: Path) -> Figure:
     columns = min(_COLUMNS, len(worst))
     rows = math.ceil(len(worst) / columns)
     figure = Figure((4.6 * columns, 4.0 * rows + 0.9), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).flat
-    for axes, item in zip(panels, worst, strict=False):
+    for axes in figure.subplots(rows, columns, squeeze=False).flat:
+        axes.set_axis_off()
+    for axes, item in zip(figure.axes, worst, strict=False):
         _draw_slide(axes, item, rule, maps)
-    for axes in panels:
-        axes.set_axis_off()
-    for axes in list(figure.axes)[: len(worst)]:
-        axes.set_axis_off()
     shown = "all slides" if len(worst) == len(summary.outcomes) else f"{len(worst)} of {len(summary.outcomes)} slides"
-    figure.suptitle(f"{summary.run.title}, threshold {rule.title}: {shown}, lowest IoU first")
+    figure.suptitle(f"{summary.run.title}, threshold {rule.title}: {shown}, the worst first")
     lines = [Line2D([], [], color=_TRUTH, linewidth=2.5), Line2D([], [], color=_FOUND, linewidth=2.5)]
     figure.legend(lines, ["annotated tumour", "contours of the model"], loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 
 def worst_first(outcomes: Sequence[SlideOutcome], rule: Rule) -> list[SlideOutcome]:
-    """By pixel IoU at a threshold; slides without any are last."""
+    """By pixel IoU at a threshold; a slide without tumour has none, and stands where its specificity puts it."""
 
-    def badness(item: SlideOutcome) -> tuple[float, str]:
-        iou = item.scores(rule)["iou"]
-        return (math.inf if iou is None else iou, item.slide.name)
+    def goodness(item: SlideOutcome) -> tuple[float, str]:
+        scores = item.scores(rule)
+        known = [scores[name] for name in ("iou", "specificity") if scores[name] is not None]
+        return (math.inf if not known else known[0] or 0.0, item.slide.name)
 
-    return sorted(outcomes, key=badness)
+    return sorted(outcomes, key=goodness)
 
 
 def _draw_slide(axes: Axes, item: SlideOutcome, rule: Rule, maps: Path) -> None:

@@ -76,9 +76,9 @@ def measure(slide: AnnotatedSlide, run: ModelRun, stored: StoredResult, rules: S
     for rule in rules:
         threshold = youden if rule.threshold is None else rule.threshold
         if threshold is not None:
-            shared, united = pixels.overlap(stored.map.values, threshold)
+            shared, united, tumour = pixels.overlap(stored.map.values, threshold)
             patches = Counts.of(judged.truth, judged.answer, threshold)
-            counts[rule.name] = replace(patches, pixels_shared=shared, pixels_united=united)
+            counts[rule.name] = replace(patches, pixels_shared=shared, pixels_united=united, pixels_tumour=tumour)
     return SlideOutcome(
         slide, stored.folder.name, judged.score, judged.truth, judged.answer, auc(judged.truth, judged.answer), youden, counts
     )

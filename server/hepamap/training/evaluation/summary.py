@@ -94,7 +94,7 @@ def _together(rule: Rule, outcomes: Sequence[SlideOutcome], bootstrap: Bootstrap
     for item in outcomes:
         by_group[item.group] = by_group.get(item.group, Counts(0, 0, 0, 0)) + item.counts.get(rule.name, Counts(0, 0, 0, 0))
     # One row of numbers for each group, in the order of the fields of Counts.
-    hits, alarms, quiet, missed, shared, united = np.array(
+    hits, alarms, quiet, missed, shared, united, tumour = np.array(
         [[getattr(counts, name) for name in Counts.__slots__] for counts in by_group.values()], np.float64
     ).T
     parts = {
@@ -106,7 +106,8 @@ def _together(rule: Rule, outcomes: Sequence[SlideOutcome], bootstrap: Bootstrap
         "f1": (2 * hits, 2 * hits + alarms + missed),
         "iou": (shared, united),
     }
-    return {name: bootstrap.of_ratio(*pair) for name, pair in parts.items()}
+    found = {name: bootstrap.of_ratio(*pair) for name, pair in parts.items()}
+    return found if tumour.any() else {**found, "iou": None}
 
 
 def run_json(summary: RunSummary) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def _caption(summaries: Sequence[RunSummary], bootstrap: Bootstrap) -> str:
         f"{len(outcomes)} slides of {groups} patients (groups). {drawn} A slide on which a figure is undefined is left out of "
         "its mean. “Youden, per slide” takes from each slide's own truth the threshold that suits it best, as the paper does: "
         "nobody has that truth for a new slide, for which the rows with fixed thresholds speak. IoU is of pixels of 1.84 µm on "
-        "annotated ground."
+        "annotated ground; a slide without tumour has none."
     )
 
 

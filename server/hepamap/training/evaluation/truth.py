@@ -26,8 +26,8 @@ class CellPixels:
     tumour: NDArray[np.int32]
     non_tumour: NDArray[np.int32]
 
-    def overlap(self, values: NDArray[np.float32], threshold: float) -> tuple[int, int]:
-        """Pixels that are tumour and found, and that are one or the other; cells without data are not found.
+    def overlap(self, values: NDArray[np.float32], threshold: float) -> tuple[int, int, int]:
+        """Pixels that are tumour and found, that are one or the other, that are tumour; cells without data are not found.
 
         Args:
             values: (rows, columns) the map.
@@ -35,8 +35,8 @@ class CellPixels:
         """
         found = values >= np.float32(threshold)  # NaN is not
         shared = int(self.tumour[found].sum(dtype=np.int64))
-        united = int(self.tumour.sum(dtype=np.int64)) + int(self.non_tumour[found].sum(dtype=np.int64))
-        return shared, united
+        tumour = int(self.tumour.sum(dtype=np.int64))
+        return shared, tumour + int(self.non_tumour[found].sum(dtype=np.int64)), tumour
 
 
 def patch_labels(tumour_l0: BaseGeometry, annotated_l0: BaseGeometry, lattice: Lattice) -> NDArray[np.int8]:

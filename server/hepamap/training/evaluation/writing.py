@@ -140,8 +140,8 @@ def _pictures(evaluation: Evaluation, out: Path) -> dict[str, Any]:
         pictures["roc.png"] = figures.roc_curves(runs, evaluation.patches)
     if runs:
         defaults = [default_rule(item) for item in runs]
-        pictures["boxes-youden.png"] = figures.box_plots(runs, [YOUDEN] * len(runs), "threshold of each slide by Youden's index")
-        pictures["boxes-default.png"] = figures.box_plots(runs, defaults, f"default threshold ({_said(defaults)})")
+        pictures["boxes-youden.png"] = figures.box_plots(runs, [YOUDEN] * len(runs), "Threshold of each slide by Youden's index")
+        pictures["boxes-default.png"] = figures.box_plots(runs, defaults, f"Default threshold ({_said(defaults)})")
     if any(item.verdict for item in runs):
         pictures["reliability.png"] = figures.reliability_plots(runs)
         pictures["operating-points.png"] = figures.operating_point_plots(runs)
