@@ -1,6 +1,8 @@
 """The eight figures of the paper's table, from labels and probabilities (pure arrays).
 
 A figure that is a ratio of nothing to nothing is None: a slide without tumour has no sensitivity, one class alone has no AUC.
+F1 and IoU measure how well tumour is met, so they are None without tumour too: were they 0 as soon as one patch is wrong, and
+undefined else, the mean would know such slides only where they went wrong.
 """
 
 from __future__ import annotations
@@ -75,7 +77,7 @@ class Counts:
             "fall_out": ratio(false_alarms, negatives),
             "auc": auc,
             "accuracy": ratio(hits + self.true_negative, positives + negatives),
-            "f1": ratio(2 * hits, 2 * hits + false_alarms + self.false_negative),
+            "f1": ratio(2 * hits, 2 * hits + false_alarms + self.false_negative) if positives else None,
             "iou": self.pixel_iou,
         }
 

@@ -107,7 +107,11 @@ def _together(rule: Rule, outcomes: Sequence[SlideOutcome], bootstrap: Bootstrap
         "iou": (shared, united),
     }
     found = {name: bootstrap.of_ratio(*pair) for name, pair in parts.items()}
-    return found if tumour.any() else {**found, "iou": None}
+    if not (hits + missed).any():
+        found["f1"] = None
+    if not tumour.any():
+        found["iou"] = None
+    return found
 
 
 def run_json(summary: RunSummary) -> dict[str, Any]:
