@@ -28,8 +28,8 @@ class RedNetwork:
 class RedDetector(Detector):
     """As the real one, with another network in it."""
 
-    def __init__(self, models_dir: Path) -> None:
-        super().__init__(models_dir)
+    def __init__(self, models_dir: Path, precision: str = "auto") -> None:
+        super().__init__(models_dir, precision)
         self.network = RedNetwork()
 
     def predictor(self, pack: ModelPack) -> Predictor:

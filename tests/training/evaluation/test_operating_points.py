@@ -64,8 +64,10 @@ def test_an_aim_that_is_out_of_reach_is_said() -> None:
     truth = np.array([True, True, False, False])
     answer = np.array([0.0, 0.9, 0.2, 0.3], np.float32)
     points = measured_points(choose_thresholds(truth, answer), truth, answer)
-    assert points[0].threshold == 0.01
-    assert "No threshold has a sensitivity of 0.95: the operating point sensitive has 0.500." in remarks(points)
+    assert points[0].threshold == 0.001
+    assert "No threshold from 0.001 to 0.999 has a sensitivity of 0.95: the operating point sensitive has 0.500." in remarks(
+        points
+    )
 
 
 def test_the_figures_are_those_of_the_stored_threshold() -> None:

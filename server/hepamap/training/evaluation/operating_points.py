@@ -25,9 +25,8 @@ from hepamap.model_pack import OperatingPoint
 NAMES = ("sensitive", "balanced", "specific")
 SENSITIVITY_AIM, SPECIFICITY_AIM = 0.95, 0.99
 
-# What can be set on a slider, so that the figures are those of the threshold that is stored. At the very ends
-# a threshold would follow rounding, not tissue.
-GRID = np.round(np.arange(0.01, 0.9901, 0.001), 3)
+# Thousandths, so that the figures are those of the threshold that is stored and shown.
+GRID = np.arange(1, 1000) / 1000
 
 
 def rates_over_grid(truth: NDArray[np.bool_], answer: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -86,7 +85,9 @@ def remarks(chosen: Sequence[OperatingPoint]) -> list[str]:
     for name, figure, aim in aims:
         reached = getattr(of[name], figure) if name in of else None
         if reached is not None and reached < aim:
-            said.append(f"No threshold has a {figure} of {aim:g}: the operating point {name} has {reached:.3f}.")
+            said.append(
+                f"No threshold from {GRID[0]:g} to {GRID[-1]:g} has a {figure} of {aim:g}: the operating point {name} has {reached:.3f}."
+            )
     return said
 
 

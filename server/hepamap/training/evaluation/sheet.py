@@ -42,9 +42,12 @@ def overlay_sheet(summary: RunSummary, rule: Rule, maps: Path) -> Figure:
     worst = worst_first(summary.outcomes, rule)[:MOST_SLIDES]
     columns = min(_COLUMNS, len(worst))
     rows = math.ceil(len(worst) / columns)
-    figure = Figure((4.6 * columns, 4.0 * rows + 0.9), layout="constrained")
+    figure = Figure((4.6 * columns, 4.1 * rows + 1.0), layout="constrained")
     for axes in figure.subplots(rows, columns, squeeze=False).flat:
-        axes.set_axis_off()
+        # Not set_axis_off: the layout would forget the titles.
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_visible(False)
     for axes, item in zip(figure.axes, worst, strict=False):
         _draw_slide(axes, item, rule, maps)
     shown = "all slides" if len(worst) == len(summary.outcomes) else f"{len(worst)} of {len(summary.outcomes)} slides"

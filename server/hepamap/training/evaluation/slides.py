@@ -68,8 +68,8 @@ def measure(slide: AnnotatedSlide, run: ModelRun, stored: StoredResult, rules: S
         rules: thresholds to count at.
     """
     parameters, seconds = stored.summary["parameters"], stored.summary["seconds"]["total"]
-    # The model's name as it was asked for, so that the table of the README does not change with each version.
-    judged = judge_areas(slide.name, slide.areas, run.pack.manifest.id, stored.map, parameters, seconds)
+    name = run.pack.manifest.id if run.is_default else f"{run.pack.manifest.id} ({run.mode}, {run.stride_m} px)"
+    judged = judge_areas(slide.name, slide.areas, name, stored.map, parameters, seconds)
     pixels = cell_pixels(slide.areas.tumour_l0, slide.areas.non_tumour_l0, stored.map.lattice)
     youden = youden_threshold(judged.truth, judged.answer)
     counts = {}
