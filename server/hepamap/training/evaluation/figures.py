@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hepamap.errors import OutputNotWritableError
+from hepamap.training.evaluation.bootstrap import Interval
 from hepamap.training.evaluation.calibration import BINS, Reliability
 from hepamap.training.evaluation.choice import pooled
 from hepamap.training.evaluation.operating_points import GRID, rates_over_grid
 from hepamap.training.evaluation.patch_level import PatchOutcome
-from hepamap.training.evaluation.scores import METRICS, TITLES, has_both, roc
+from hepamap.training.evaluation.scores import METRICS, TITLES, Curve, has_both, roc
 from hepamap.training.evaluation.slides import Rule
 from hepamap.training.evaluation.summary import RunSummary
 
@@ -176,19 +177,22 @@ def _slide_curves(axes: Axes, summaries: Sequence[RunSummary]) -> None:
             curve = roc(one.truth, one.answer)
             if curve is not None:
                 axes.plot(*curve, color=colour, alpha=0.25, linewidth=0.8)
-        curve, area = roc(*pooled(item.outcomes)), item.together[item.rules[0].name]["auc"]
-        if curve is not None and area is not None:
-            axes.plot(*curve, color=colour, linewidth=2.2, label=f"{item.run.title}: AUC {area.value:.3f}")
+        _bold_curve(axes, roc(*pooled(item.outcomes)), item.together[item.rules[0].name]["auc"], item.run.title, colour)
     axes.set_title("patches of the slides: together, and slide by slide (thin)", fontsize=11)
 
 
 def _patch_curves(axes: Axes, patches: Sequence[PatchOutcome]) -> None:
     for place, item in enumerate(patches):
-        curve = roc(item.truth, item.answer)
-        if curve is not None and item.auc is not None:
-            label = f"{item.pack.manifest.id}: AUC {item.auc.value:.3f}"
-            axes.plot(*curve, color=COLOURS[place % len(COLOURS)], linewidth=2.2, label=label)
+        colour = COLOURS[place % len(COLOURS)]
+        _bold_curve(axes, roc(item.truth, item.answer), item.auc, item.pack.manifest.id, colour)
     axes.set_title("patches of the data sets", fontsize=11)
+
+
+def _bold_curve(axes: Axes, curve: Curve | None, area: Interval | None, title: str, colour: str) -> None:
+    """A curve with its area in the legend, or the reason why there is none."""
+    text = "one class only, no curve" if area is None else f"AUC {area.value:.3f}"
+    fall_out, sensitivity = curve or (np.zeros(0), np.zeros(0))
+    axes.plot(fall_out, sensitivity, color=colour, linewidth=2.2, label=f"{title}: {text}")
 
 
 def _reliability(axes: Axes, counts: Axes, found: Reliability, colour: str, label: str, side: int) -> None:

@@ -85,9 +85,8 @@ def remarks(chosen: Sequence[OperatingPoint]) -> list[str]:
     for name, figure, aim in aims:
         reached = getattr(of[name], figure) if name in of else None
         if reached is not None and reached < aim:
-            said.append(
-                f"No threshold from {GRID[0]:g} to {GRID[-1]:g} has a {figure} of {aim:g}: the operating point {name} has {reached:.3f}."
-            )
+            grid = f"{GRID[0]:g} to {GRID[-1]:g}"
+            said.append(f"No threshold from {grid} has a {figure} of {aim:g}: the operating point {name} has {reached:.3f}.")
     return said
 
 

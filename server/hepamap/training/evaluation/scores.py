@@ -29,6 +29,7 @@ TITLES = {
 }
 
 Scores = dict[str, float | None]
+Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ def auc(truth: NDArray[np.bool_], answer: NDArray[np.float32]) -> float | None:
     return float(roc_auc_score(truth, answer)) if has_both(truth) else None
 
 
-def roc(truth: NDArray[np.bool_], answer: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+def roc(truth: NDArray[np.bool_], answer: NDArray[np.float32]) -> Curve | None:
     """The ROC curve as fall-out and sensitivity; None where there is one class only."""
     if not has_both(truth):
         return None
