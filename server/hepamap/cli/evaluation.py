@@ -16,7 +16,7 @@ from hepamap.errors import ParameterError
 from hepamap.settings import Settings
 
 if TYPE_CHECKING:
-    from hepamap.training.evaluation.plan import ModelRun
+    from hepamap.training.evaluation.plan import EvaluationSpec, ModelRun
     from hepamap.training.evaluation.slides import SlideOutcome
 
 _SEVERAL = "; may be given several times"
@@ -55,13 +55,9 @@ def evaluate(
     models_dir: ModelsDir = None,
 ) -> None:
     """Score models on annotated slides, through the pipeline that serves, and on patches; prints Markdown tables."""
-    from hepamap.detection import Detector
     from hepamap.training.class_map import DEFAULT_CLASSES
-    from hepamap.training.evaluate import markdown_table
     from hepamap.training.evaluation.bootstrap import Bootstrap
     from hepamap.training.evaluation.plan import EvaluationSpec
-    from hepamap.training.evaluation.run import evaluate as run
-    from hepamap.training.evaluation.writing import write_files, write_into_packs
 
     if table is None and not dataset:
         raise ParameterError("There is nothing to evaluate on.", cure="Give a table of slides, or --dataset.")
@@ -79,17 +75,25 @@ def evaluate(
         bootstrap=Bootstrap(resamples, seed),
         write=write,
     )
+    _evaluate(spec, out, models_dir)
+
+
+def _evaluate(spec: EvaluationSpec, out: Path | None, models_dir: Path | None) -> None:
+    from hepamap.detection import Detector
+    from hepamap.training.evaluate import markdown_table
+    from hepamap.training.evaluation.run import evaluate as run
+    from hepamap.training.evaluation.writing import write_files, write_into_packs
+
     settings = Settings()
     detector = Detector(models_dir or settings.models_dir, settings.precision)
     with _folder(out) as folder, progress_bar("evaluate") as show:
         found = run(spec, folder, detector, progress=show, measured=_tell)
         files = [] if out is None else write_files(found, folder)
     if found.runs:
-        typer.echo(markdown_table([item.score for run_ in found.runs for item in run_.outcomes]))
+        typer.echo(markdown_table([item.score for summary in found.runs for item in summary.outcomes]))
     typer.echo(found.markdown(), nl=False)
-    if write:
-        for pack in write_into_packs(found):
-            typer.echo(f"written into {pack.name}: {pack.folder}", err=True)
+    for pack in write_into_packs(found) if spec.write else ():
+        typer.echo(f"written into {pack.name}: {pack.folder}", err=True)
     for path in files:
         typer.echo(str(path), err=True)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from hepamap.errors import OutputExistsError, ParameterError, StrideInvalidError
-from hepamap.model_pack import load_pack
+from hepamap.model_pack import InputSpec, load_pack
 from hepamap.training.build import DatasetSpec, build_dataset
 from hepamap.training.errors import AnnotationOutsideError, ClassesUnknownError, DatasetInvalidError
 from hepamap.training.evaluation.errors import NothingMeasuredError, OneClassError, SplitEmptyError
@@ -168,7 +168,7 @@ def test_patches_of_a_data_set(cohort: Path, detector: RedDetector, tmp_path: Pa
     assert evaluate(asked, tmp_path / "out", detector).patches[0].to_json() == patches.to_json()
     assert detector.network.asked == count
     assert {path.name for path in write_files(found, tmp_path / "out")} == {"report.json", "tables.md", "roc.png"}
-    weightless_pack(tmp_path / "models", "other-5x", input={"mpp": 1.0, "patch": 64, "scaling": "1/255"})
+    weightless_pack(tmp_path / "models", "other-5x", input=InputSpec(mpp=1.0, patch=64))
     with pytest.raises(DatasetInvalidError, match="no model takes them"):
         evaluate(replace(asked, models=("other-5x",)), tmp_path / "out", detector)
 
