@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
-from hepamap.errors import OutputExistsError, ParameterError, StrideInvalidError
+from hepamap.errors import OutputExistsError, ParameterError, ResolutionTooCoarseError, StrideInvalidError
 from hepamap.model_pack import InputSpec, load_pack
 from hepamap.training.build import DatasetSpec, build_dataset
 from hepamap.training.errors import AnnotationOutsideError, ClassesUnknownError, DatasetInvalidError
@@ -251,6 +251,14 @@ def test_what_cannot_be_done_is_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         plan_runs(spec(Path("cohort.csv"), **changes), detector.models_dir)
+
+
+def test_a_slide_that_is_too_coarse_is_refused_at_once(cohort: Path, tmp_path: Path) -> None:
+    weightless_pack(tmp_path / "models", "fine", input=InputSpec(mpp=0.2, patch=64))
+    detector = RedDetector(tmp_path / "models")
+    with pytest.raises(ResolutionTooCoarseError):
+        evaluate(spec(cohort, models=("fine",)), tmp_path / "out", detector)
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_empty_split_says_what_there_is(cohort: Path, detector: RedDetector, tmp_path: Path) -> None:

@@ -106,12 +106,12 @@ def plan_runs(spec: EvaluationSpec, models_dir: Path) -> list[ModelRun]:
     return runs
 
 
-def read_slides(spec: EvaluationSpec, split: str) -> list[AnnotatedSlide]:
+def read_slides(spec: EvaluationSpec, split: str, runs: Sequence[ModelRun]) -> list[AnnotatedSlide]:
     """The slides of a split with their annotations, all of which are read and checked now and not hours later.
 
     Raises:
         SplitEmptyError: the table has no row of this split.
-        CohortInvalidError, SlideError, AnnotationError: see each.
+        CohortInvalidError, SlideError, AnnotationError: see each; a slide may also be too coarse for one of the models.
     """
     assert spec.table is not None
     cohort = read_cohort(spec.table)
@@ -125,6 +125,8 @@ def read_slides(spec: EvaluationSpec, split: str) -> list[AnnotatedSlide]:
     slides = []
     for row in rows:
         with Slide.open(row.slide, mpp_override_um=row.mpp_override_um) as slide:
+            for mpp in {run.pack.manifest.input.mpp for run in runs}:
+                slide.require_resolution(mpp)
             slides.append(AnnotatedSlide(row, labelled_areas(slide, row, spec.classes)))
     return slides
 

@@ -44,8 +44,8 @@ def evaluate(
     runs = plan_runs(spec, detector.models_dir)
     packs = {run.pack.name: run.pack for run in runs}
     fitting = open_fitting(spec.datasets, list(packs.values()))
-    slides = read_slides(spec, spec.split) if spec.table else []
-    choosing = read_slides(spec, spec.choose_on) if spec.table and spec.choose_on else []
+    slides = read_slides(spec, spec.split, runs) if spec.table else []
+    choosing = read_slides(spec, spec.choose_on, runs) if spec.table and spec.choose_on else []
     _prepare(out)
     work = _Work(KeptMaps(out / MAPS_FOLDER, detector), progress, measured)
     patches: list[PatchOutcome] = [
