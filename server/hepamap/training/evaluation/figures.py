@@ -38,9 +38,11 @@ def box_plots(summaries: Sequence[RunSummary], rules: Sequence[Rule], title: str
     """
     figure = _figure(13, 6.4)
     for axes, metric in zip(figure.subplots(2, 4, sharex=True).flat, METRICS, strict=True):
+        drawn = []
         for place, (summary, rule) in enumerate(zip(summaries, rules, strict=True)):
             scores = [item.scores(rule)[metric] for item in summary.outcomes]
             known = np.array([value for value in scores if value is not None])
+            drawn.append(known)
             colour = COLOURS[place % len(COLOURS)]
             if len(known):
                 line = {"color": colour, "linewidth": 1.4}
@@ -52,14 +54,14 @@ def box_plots(summaries: Sequence[RunSummary], rules: Sequence[Rule], title: str
             axes.plot(place + spread, known, ".", color=colour, alpha=0.55, markersize=6)
             # Slides on which the figure is undefined are missing from the box: then the count stands out.
             colour = "#444444" if len(known) == len(scores) else "#B00000"
-            axes.text(place, -0.045, f"n = {len(known)}", ha="center", va="top", fontsize=8, color=colour)
+            said = {"ha": "center", "va": "bottom", "fontsize": 8, "color": colour}
+            axes.text(place, 0.02, f"n = {len(known)}", transform=axes.get_xaxis_transform(), **said)
         axes.set_title(TITLES[metric])
-        axes.set_ylim(-0.13, 1.03)
-        axes.set_yticks(np.linspace(0, 1, 6))
+        axes.set_ylim(*_limits([score for one in drawn for score in one]))
         axes.set_xlim(-0.6, len(summaries) - 0.4)
         axes.set_xticks([])
         axes.grid(axis="y", alpha=0.3)
-    figure.suptitle(f"{title}; a dot is a slide, n in red: undefined on the other slides")
+    figure.suptitle(f"{title}; a dot is a slide, n in red: undefined on others; each figure has its own scale")
     _legend_below(figure, [_line(index) for index in range(len(summaries))], [item.run.title for item in summaries])
     return figure
 
@@ -157,6 +159,13 @@ def _figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure((width, height), layout="constrained")
+
+
+def _limits(values: Sequence[float]) -> tuple[float, float]:
+    """Of an axis: where the values are, with room for the counts below them."""
+    low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    span = max(high - low, 0.05)
+    return low - 0.25 * span, high + 0.08 * span
 
 
 def _line(index: int) -> object:

@@ -37,12 +37,13 @@ def overlay_sheet(summary: RunSummary, rule: Rule, maps: Path) -> Figure:
         maps: the folder of the stored results.
     """
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.lines import Line2D
 
     worst = worst_first(summary.outcomes, rule)[:MOST_SLIDES]
     columns = min(_COLUMNS, len(worst))
     rows = math.ceil(len(worst) / columns)
-    figure = Figure((4.6 * columns, 4.1 * rows + 1.0), layout="constrained")
+    figure = Figure((4.6 * columns, 4.1 * rows + 1.0), layout=ConstrainedLayoutEngine(h_pad=0.12))
     for axes in figure.subplots(rows, columns, squeeze=False).flat:
         # Not set_axis_off: the layout would forget the titles.
         axes.set_xticks([])
