@@ -23,7 +23,7 @@ def slow_choice(truth: NDArray[np.bool_], answer: NDArray[np.float32]) -> dict[s
     return {"sensitive": min(sensitive, balanced), "balanced": balanced, "specific": max(specific, balanced)}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.0, 3.0))
 def test_as_defined(seed: int, apart: float) -> None:
     rng = np.random.default_rng(seed)

@@ -41,7 +41,7 @@ def test_a_threshold_counts_as_tumour_itself() -> None:
     assert Counts.of(TRUTH, ANSWER, float(ANSWER[4])).false_negative == 0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(patches(), st.integers(0, 8))
 def test_equal_to_scikit_learn(given_patches: tuple[NDArray[np.bool_], NDArray[np.float32]], eighths: int) -> None:
     truth, answer = given_patches
@@ -64,7 +64,7 @@ def test_equal_to_scikit_learn(given_patches: tuple[NDArray[np.bool_], NDArray[n
         assert got["auc"] is None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(patches())
 def test_youden_is_the_best_of_all_thresholds(given_patches: tuple[NDArray[np.bool_], NDArray[np.float32]]) -> None:
     truth, answer = given_patches

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -35,11 +36,6 @@ class Bootstrap:
     resamples: int = 2000
     seed: int = 0
     level: float = 0.95
-
-    def draws(self, groups: int) -> NDArray[np.int64]:
-        """How often each group is in each resample: (resamples, groups)."""
-        chosen = np.random.default_rng(self.seed).integers(groups, size=(self.resamples, groups))
-        return np.stack([np.bincount(row, minlength=groups) for row in chosen])
 
     def interval(self, value: float, resampled: NDArray[np.float64]) -> Interval:
         """The percentile interval; resamples in which the figure is undefined (NaN) do not count."""
@@ -71,7 +67,7 @@ class Bootstrap:
         value = float(parts.sum() / wholes.sum())
         if len(wholes) < 2:
             return Interval(value, None, None)
-        draws = self.draws(len(wholes))
+        draws = _draws(self.resamples, self.seed, len(wholes))
         return self.interval(value, _divided(draws @ parts, draws @ wholes))
 
     def of_auc(self, truth: NDArray[np.bool_], answer: NDArray[np.float32], groups: Sequence[str]) -> Interval | None:
@@ -91,7 +87,7 @@ class Bootstrap:
         value = float(wins.sum() / (positives.sum() * negatives.sum()))
         if count < 2:
             return Interval(value, None, None)
-        draws = self.draws(count).astype(np.float64)
+        draws = _draws(self.resamples, self.seed, count).astype(np.float64)
         # A patient that is drawn twice meets every other one twice, and itself four times.
         won = np.einsum("ri,ij,rj->r", draws, wins, draws, optimize=True)
         return self.interval(value, _divided(won, (draws @ positives) * (draws @ negatives)))
@@ -114,6 +110,13 @@ def pair_wins(
         below = np.searchsorted(others, tumour, "left") + np.searchsorted(others, tumour, "right")
         wins[:, column] = np.bincount(tumour_group, below / 2, groups)
     return wins
+
+
+@lru_cache(maxsize=8)
+def _draws(resamples: int, seed: int, groups: int) -> NDArray[np.int64]:
+    """How often each group is in each resample: (resamples, groups)."""
+    chosen = np.random.default_rng(seed).integers(groups, size=(resamples, groups))
+    return np.stack([np.bincount(row, minlength=groups) for row in chosen])
 
 
 def _numbered(groups: Sequence[str]) -> tuple[NDArray[np.intp], int]:
