@@ -50,9 +50,9 @@ serve: install  ## Serve the REST interface on http://127.0.0.1:8000, with the d
 	mkdir -p $(DEMO)
 	$(BIN)/hepamap serve --slide-root $(DEMO) --data-dir build/data
 
-evaluate: install  ## Print the table of the README: held-out synthetic slides against their truth (about half an hour).
+evaluate: install  ## Print the table of the README: held-out synthetic slides against their truth (half an hour; goes on if stopped).
 	$(BIN)/hepamap dataset phantoms build/held-out --preset held-out
-	$(BIN)/hepamap evaluate build/held-out/cohort.csv --model hcc-5x --model hcc-10x
+	$(BIN)/hepamap evaluate build/held-out/cohort.csv --model hcc-5x --model hcc-10x --out build/evaluation
 
 packs: install  ## Train the two packs that ship, from synthetic slides (hours on two cores; less with a GPU).
 	$(BIN)/hepamap dataset phantoms build/cohort --preset training

@@ -63,6 +63,14 @@ class OperatingPoint(_Strict):
     specificity: float | None = Field(default=None, ge=0, le=1, description="Measured share of non-tumour left alone.")
 
 
+class Calibration(_Strict):
+    """How far probabilities can be taken at their word; the map shows them as the network answers, not at the temperature."""
+
+    temperature: float = Field(gt=0, description="By which logits would have to be divided; above 1 where answers are too sure.")
+    expected_error: float = Field(ge=0, le=1, description="Expected calibration error of the probabilities as they are shown.")
+    expected_error_at_temperature: float = Field(ge=0, le=1, description="The same at the temperature.")
+
+
 class WeightsSpec(_Strict):
     """The file with the weights."""
 
@@ -87,6 +95,7 @@ class ManifestBody(_Strict):
     default_mode: Literal["patch", "dense"] = Field(default="patch", description="Way used unless another is asked for.")
     default_threshold: float = Field(default=0.5, gt=0, lt=1, description="Threshold used unless another is asked for.")
     operating_points: tuple[OperatingPoint, ...] = Field(default=(), description="Named thresholds.")
+    calibration: Calibration | None = Field(default=None, description="Measured by `hepamap evaluate`; null: not measured.")
     training: dict[str, Any] = Field(description="Data and recipe that the weights come from.")
     evaluation: dict[str, Any] = Field(description="What was measured, on what.")
     licence: str = Field(description="Licence of the weights.")

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from shapely import affinity
 
 from hepamap.geometry import Grid, Lattice, PixelSize
+from hepamap.training import agreement
 from hepamap.training.agreement import best_shift, intersection_over_union
 
 # 16 model px of 1.84 µm on a slide of 0.46 µm/px: a cell is 64 px wide.
@@ -37,3 +38,10 @@ def test_a_known_displacement_is_found(x_cell: float, y_cell: float) -> None:
 def test_nothing_has_no_displacement() -> None:
     assert best_shift(shapely.Polygon(), BLOB, LATTICE) is None
     assert best_shift(BLOB, shapely.Polygon(), LATTICE) is None
+
+
+def test_a_large_map_is_drawn_coarser(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agreement, "_MOST_PIXELS", 12_000)  # 3 × 3 px for each of 40 × 30 cells
+    shift = best_shift(affinity.translate(BLOB, -64, 0), BLOB, LATTICE)
+    assert shift is not None
+    assert (shift.x_cell, shift.y_cell) == pytest.approx((1, 0), abs=0.15)

@@ -1,4 +1,4 @@
-"""`hepamap dataset …`, `hepamap train` and `hepamap evaluate`."""
+"""`hepamap dataset …`, `hepamap train` and `hepamap compare`."""
 
 from __future__ import annotations
 
@@ -140,38 +140,6 @@ def train(
     for split, measured in result.metrics.items():
         typer.echo(f"{split}: {measured}")
     typer.echo(f"pack: {result.pack.folder}")
-
-
-def evaluate(
-    table: Annotated[Path, typer.Argument(help="CSV: slide, annotations, group, split, …")],
-    model: Annotated[list[str], typer.Option(help="Model pack; may be given several times.")],
-    split: Annotated[str, typer.Option(help="Which rows of the table.")] = "test",
-    stride: Annotated[int | None, typer.Option(help="Step between patches, model px; default: as each model says.")] = None,
-    tumour_class: TumourClasses = None,
-    non_tumour_class: NonTumourClasses = None,
-    exclude_class: ExcludedClasses = None,
-    mode: Annotated[
-        Literal["patch", "dense"] | None, typer.Option(help="Way to compute the map; default: as each model says.")
-    ] = None,
-    models_dir: ModelsDir = None,
-) -> None:
-    """Score models on annotated slides through the pipeline that serves; prints a Markdown table."""
-    from hepamap.detection import Detector
-    from hepamap.training.class_map import DEFAULT_CLASSES
-    from hepamap.training.cohort import read_cohort
-    from hepamap.training.evaluate import evaluate as run
-    from hepamap.training.evaluate import markdown_table
-
-    slides = [row for row in read_cohort(table) if row.split == split]
-    settings = Settings()
-    detector = Detector(models_dir or settings.models_dir, settings.precision)
-    classes = DEFAULT_CLASSES.with_names(tumour_class, non_tumour_class, exclude_class)
-    scores = []
-    with progress_bar("evaluate") as show:
-        for score in run(slides, model, detector, stride_m=stride, mode=mode, classes=classes, progress=show):
-            scores.append(score)
-            typer.echo(f"{score.slide} {score.model}: IoU {score.iou:.3f}, AUC {score.auc:.3f}", err=True)
-    typer.echo(markdown_table(scores), nl=False)
 
 
 def compare(

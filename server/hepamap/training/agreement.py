@@ -12,7 +12,8 @@ from shapely.geometry.base import BaseGeometry
 from hepamap.geometry import Lattice
 from hepamap.training.masks import rasterise
 
-_FINE = 8  # mask pixels per cell when looking for a displacement
+_FINEST = 8  # mask pixels per cell when looking for a displacement
+_MOST_PIXELS = 16_000_000  # of a mask; on a large slide its pixels are coarser, or the transforms would take gigabytes
 _REACH_CELLS = 3  # a larger displacement would show as a low overlap
 
 
@@ -38,8 +39,8 @@ def intersection_over_union(predicted: BaseGeometry, truth: BaseGeometry) -> flo
 def best_shift(predicted_l0: BaseGeometry, truth_l0: BaseGeometry, lattice: Lattice) -> Shift | None:
     """Find the displacement at which two areas overlap most.
 
-    Both are drawn at an eighth of a cell; the overlap at every displacement is their cross-correlation, computed by
-    Fourier transform; the maximum is refined by a parabola.
+    Both are drawn at an eighth of a cell (coarser on very large maps); the overlap at every displacement is their
+    cross-correlation, computed by Fourier transform; the maximum is refined by a parabola.
 
     Args:
         predicted_l0: predicted tumour, level-0 px.
@@ -51,26 +52,27 @@ def best_shift(predicted_l0: BaseGeometry, truth_l0: BaseGeometry, lattice: Latt
     """
     if predicted_l0.is_empty or truth_l0.is_empty:
         return None
-    predicted, truth = _mask(predicted_l0, lattice), _mask(truth_l0, lattice)
+    fine = max(1, min(_FINEST, int((_MOST_PIXELS / (lattice.columns * lattice.rows)) ** 0.5)))
+    predicted, truth = _mask(predicted_l0, lattice, fine), _mask(truth_l0, lattice, fine)
     spectrum = np.fft.rfft2(truth) * np.conj(np.fft.rfft2(predicted))
     overlap = np.fft.irfft2(spectrum, s=predicted.shape)
-    reach = _FINE * _REACH_CELLS
+    reach = fine * _REACH_CELLS
     near = np.roll(overlap, (reach, reach), axis=(0, 1))[: 2 * reach + 1, : 2 * reach + 1]
     row, column = (int(index) for index in np.unravel_index(int(np.argmax(near)), near.shape))
     x = column - reach + _vertex(near[row], column)
     y = row - reach + _vertex(near[:, column], row)
-    return Shift(x / _FINE, y / _FINE)
+    return Shift(x / fine, y / fine)
 
 
-def _mask(area_l0: BaseGeometry, lattice: Lattice) -> NDArray[np.float64]:
-    """The area at an eighth of a cell, with a margin so that a displacement does not wrap round."""
+def _mask(area_l0: BaseGeometry, lattice: Lattice, fine: int) -> NDArray[np.float64]:
+    """The area at a fraction of a cell, with a margin so that a displacement does not wrap round."""
     origin, cell, margin = lattice.origin_l0, lattice.cell_size_l0, _REACH_CELLS + 1
 
-    def fine(points: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray(((points - np.array([origin.x, origin.y])) / np.array([cell.x, cell.y]) + margin) * _FINE)
+    def to_pixels(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(((points - np.array([origin.x, origin.y])) / np.array([cell.x, cell.y]) + margin) * fine)
 
-    width, height = ((side + 2 * margin) * _FINE for side in (lattice.columns, lattice.rows))
-    return rasterise(shapely.transform(area_l0, fine), width, height).astype(np.float64)
+    width, height = ((side + 2 * margin) * fine for side in (lattice.columns, lattice.rows))
+    return rasterise(shapely.transform(area_l0, to_pixels), width, height).astype(np.float64)
 
 
 def _vertex(values: NDArray[np.float64], index: int) -> float:

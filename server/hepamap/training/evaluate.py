@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,19 +16,19 @@ from shapely.geometry.base import BaseGeometry
 from sklearn.metrics import roc_auc_score
 
 from hepamap.detection import DetectionRequest, Detector, detect
-from hepamap.geometry import Lattice
 from hepamap.pipeline import Progress, ignore_progress, regions_of
 from hepamap.probability_map import ProbabilityMap
 from hepamap.results import StoredResult, open_result
 from hepamap.slide import Slide
 from hepamap.training.agreement import Shift, best_shift, intersection_over_union
 from hepamap.training.annotations import read_annotations
-from hepamap.training.areas import labelled_areas
+from hepamap.training.areas import SlideAreas, labelled_areas
 from hepamap.training.class_map import DEFAULT_CLASSES, ClassMap, areas_by_meaning
 from hepamap.training.cohort import CohortSlide
 from hepamap.training.errors import AnnotationInvalidError
-from hepamap.training.masks import ShareMap, rasterise
-from hepamap.training.patches import labels_for_test
+from hepamap.training.evaluation.truth import patch_labels
+
+__all__ = ["Judged", "SlideScore", "compare", "evaluate", "judge_areas", "judge_map", "markdown_table", "patch_labels"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +116,20 @@ def judge_map(
     """
     with Slide.open(row.slide, mpp_override_um=row.mpp_override_um) as slide:
         areas = labelled_areas(slide, row, classes)
-        um2_per_px = slide.pixel_size.area_um2
+    return judge_areas(row.slide.stem, areas, model, probability_map, parameters, seconds)
+
+
+def judge_areas(
+    slide: str, areas: SlideAreas, model: str, probability_map: ProbabilityMap, parameters: Mapping[str, Any], seconds: float
+) -> Judged:
+    """Compare a map with annotations that were read already; else as `judge_map`."""
+    um2_per_px = probability_map.lattice.grid.pixel_size.area_um2
     threshold = parameters["threshold"]
     found = _contours(probability_map, parameters)
     labels = patch_labels(areas.tumour_l0, shapely.union(areas.tumour_l0, areas.non_tumour_l0), probability_map.lattice)
     truth, answer = _known(labels, probability_map.values)
     score = SlideScore(
-        slide=row.slide.stem,
+        slide=slide,
         mpp=probability_map.lattice.grid.pixel_size.x_um,
         model=model,
         iou=intersection_over_union(found, areas.tumour_l0),
@@ -157,29 +165,6 @@ def compare(stored: StoredResult, annotations: Path) -> tuple[float, Shift | Non
     return intersection_over_union(found_l0, truth_l0), best_shift(found_l0, truth_l0, stored.map.lattice)
 
 
-def patch_labels(tumour_l0: BaseGeometry, annotated_l0: BaseGeometry, lattice: Lattice) -> NDArray[np.int8]:
-    """The paper's test labels of a map's patches: 1 where over 50 % of the patch is tumour, else 0.
-
-    Patches of which half or less is annotated have no label.
-
-    Returns:
-        (rows, columns); -1 for no label.
-    """
-    first_m = lattice.patch_region_m(0, 0)
-    whole_m = lattice.patch_region_m(0, 0, lattice.columns, lattice.rows)
-    grid, width, height = lattice.grid, round(whole_m.width), round(whole_m.height)
-
-    def model_px(points: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray(points / np.array([grid.scale_x, grid.scale_y]) - np.array([first_m.x, first_m.y]))
-
-    x, y = np.meshgrid(np.arange(lattice.columns) * grid.stride_m, np.arange(lattice.rows) * grid.stride_m)
-    tumour, annotated = (
-        ShareMap(rasterise(shapely.transform(area, model_px), width, height)).shares(x.ravel(), y.ravel(), grid.patch_m)
-        for area in (tumour_l0, annotated_l0)
-    )
-    return labels_for_test(tumour, annotated).reshape(lattice.rows, lattice.columns)
-
-
 def markdown_table(scores: Sequence[SlideScore]) -> str:
     """Scores as a Markdown table, a row for each slide and model, and the mean displacement below it."""
     lines = [
@@ -189,8 +174,8 @@ def markdown_table(scores: Sequence[SlideScore]) -> str:
     for row in scores:
         shift = "none" if row.shift is None else f"{row.shift.x_cell:+.2f}, {row.shift.y_cell:+.2f}"
         lines.append(
-            f"| {row.slide} | {row.mpp:.4g} | {row.model} | {row.iou:.3f} | {row.auc:.3f} | {row.sensitivity:.3f} | "
-            f"{row.specificity:.3f} | {shift} | {row.tumour_true_mm2:.2f} / {row.tumour_found_mm2:.2f} | {row.seconds:.0f} |"
+            f"| {row.slide} | {row.mpp:.4g} | {row.model} | {row.iou:.3f} | {_text(row.auc)} | {_text(row.sensitivity)} | "
+            f"{_text(row.specificity)} | {shift} | {row.tumour_true_mm2:.2f} / {row.tumour_found_mm2:.2f} | {row.seconds:.0f} |"
         )
     shifts = [row.shift for row in scores if row.shift is not None]
     if shifts:
@@ -213,3 +198,8 @@ def _known(labels: NDArray[np.int8], values: NDArray[np.float32]) -> tuple[NDArr
 
 def _rate(hits: NDArray[np.bool_]) -> float:
     return float(hits.mean()) if len(hits) else float("nan")
+
+
+def _text(value: float) -> str:
+    """A figure that is undefined, as with one class only, is a dash."""
+    return "–" if math.isnan(value) else f"{value:.3f}"

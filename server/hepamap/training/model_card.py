@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
 from hepamap import RESEARCH_USE_ONLY
-from hepamap.model_pack import ManifestBody
+from hepamap.model_pack import CARD_NAME, ManifestBody, ModelPack
+from hepamap.training.card_figures import measured
 
 _FIRST_LINE = {
     "synthetic": (
@@ -14,6 +16,8 @@ _FIRST_LINE = {
     ),
     "own": "**These weights were trained on one laboratory's slides and have not been validated for diagnosis.**",
 }
+
+_MEASURED = "## Measured"
 
 INTENDED_USE = {
     "synthetic": "Showing and testing the software on synthetic slides. Not for any use on patients' slides.",
@@ -56,23 +60,23 @@ def model_card(body: ManifestBody, origin: str) -> str:
         ),
         "## Data and recipe",
         _table(_flat(body.training)),
-        "## Measured",
-        _evaluation(body),
+        _MEASURED,
+        measured(body),
     ]
     return "\n\n".join(sections) + "\n"
 
 
-def _evaluation(body: ManifestBody) -> str:
-    points = "\n".join(
-        f"| {point.name} | {point.threshold:g} | {_number(point.sensitivity)} | {_number(point.specificity)} |"
-        for point in body.operating_points
-    )
-    header = "| operating point | threshold | sensitivity | specificity |\n|---|---|---|---|"
-    return f"{_table(_flat(body.evaluation))}\n\n{header}\n{points}"
-
-
-def _number(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.3f}"
+def rewrite_card(pack: ModelPack) -> None:
+    """Bring the card's part “Measured” in step with the manifest; the rest, which may be somebody's own words, stays."""
+    path = pack.folder / CARD_NAME
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    before, found, rest = f"\n{text}".partition(f"\n{_MEASURED}\n")
+    following = rest.find("\n## ") if found else -1
+    after = rest[following:] if following >= 0 else "\n"
+    card = f"{before.strip()}\n\n{_MEASURED}\n\n{measured(pack.manifest)}\n{after}".strip() + "\n"
+    partial = path.with_name(f".{CARD_NAME}.partial")
+    partial.write_text(card, encoding="utf-8")
+    os.replace(partial, path)
 
 
 def _table(values: Mapping[str, Any]) -> str:

@@ -22,8 +22,9 @@ from hepamap.networks.dense import can_be_dense
 from hepamap.training.curves import draw_curves
 from hepamap.training.dataset import Dataset, PatchSet, combine, open_dataset
 from hepamap.training.errors import DatasetEmptyError, TensorBoardMissingError
+from hepamap.training.evaluation.operating_points import choose_thresholds, measured_points
 from hepamap.training.fields import FieldSet, combine_fields
-from hepamap.training.metrics import operating_points, operating_thresholds, patch_metrics
+from hepamap.training.metrics import patch_metrics
 from hepamap.training.model_card import INTENDED_USE, model_card
 from hepamap.training.recipe import Recipe, read_recipe
 from hepamap.training.run_files import BEST_NAME, CHECKPOINT_NAME, LOG_NAME
@@ -101,7 +102,7 @@ def train(
     finally:
         draw_curves(run_dir / LOG_NAME, run_dir / CURVES_NAME)  # also of a training that failed: they show how
     metrics, thresholds, judged = _evaluate(recipe, weights, splits)
-    body = _manifest(recipe, datasets, history, metrics, operating_points(thresholds, *judged))
+    body = _manifest(recipe, datasets, history, metrics, measured_points(thresholds, judged[0] == 1, judged[1]))
     pack = write_pack(pack_dir, body, weights, model_card(body, recipe.pack.origin))
     text = json.dumps({"pack": pack.name, "history": history, "metrics": metrics}, indent=2) + "\n"
     (run_dir / METRICS_NAME).write_text(text, encoding="utf-8")
@@ -175,7 +176,8 @@ def _evaluate(
             batches = PlainBatches(patches, np.arange(len(patches)), recipe.training.batch_size)
             judged[name] = (patches.labels, model.predict(batches, verbose=0)[:, 1])
             metrics[name] = {**patch_metrics(*judged[name]), "slides": len(set(patches.slides.tolist()))}
-    thresholds = operating_thresholds(*judged["validation"])
+    labels, probabilities = judged["validation"]
+    thresholds = choose_thresholds(labels == 1, probabilities)
     return metrics, thresholds, judged.get("test", judged["validation"])
 
 
@@ -204,7 +206,11 @@ def _manifest(
             "history": history,
             "recipe": recipe.model_dump(mode="json", exclude={"pack"}),
         },
-        evaluation={**metrics, "operating_points_chosen_on": "validation", "operating_points_measured_on": judged_on},
+        evaluation={
+            **metrics,
+            "operating_points_chosen_on": "the data sets' validation patches, until `hepamap evaluate --write` chooses on slides",
+            "operating_points_measured_on": f"the data sets' {judged_on} patches",
+        },
         licence=recipe.pack.licence,
         intended_use=INTENDED_USE[recipe.pack.origin],
     )

@@ -25,6 +25,7 @@ from hepamap.slide import Slide
 from hepamap.training.class_map import DEFAULT_CLASSES, ClassMap
 from hepamap.training.cohort import CohortSlide
 from hepamap.training.evaluate import Judged, judge_map
+from hepamap.training.model_card import rewrite_card
 
 MODES = ("patch", "dense")
 MAX_AUC_LOSS = 0.005
@@ -105,7 +106,9 @@ def write_validation(validation: Validation) -> ModelPack:
     manifest = validation.pack.manifest
     evaluation = {**manifest.evaluation, "modes": validation.report}
     default = "dense" if validation.dense_is_as_good else "patch"
-    return rewrite_manifest(validation.pack, evaluation=evaluation, modes=MODES, default_mode=default)
+    pack = rewrite_manifest(validation.pack, evaluation=evaluation, modes=MODES, default_mode=default)
+    rewrite_card(pack)
+    return pack
 
 
 def markdown(validation: Validation) -> str:

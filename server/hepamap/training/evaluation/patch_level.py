@@ -1,0 +1,159 @@
+"""A model on the test patches of data sets, straight through its network."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hepamap.detection import Detector
+from hepamap.errors import OutputNotWritableError
+from hepamap.model_pack import ModelPack
+from hepamap.pipeline import Progress
+from hepamap.training.dataset import Dataset, PatchSet, combine, open_dataset
+from hepamap.training.errors import DatasetInvalidError
+from hepamap.training.evaluation.bootstrap import Bootstrap, Interval
+from hepamap.training.evaluation.errors import SplitEmptyError
+from hepamap.training.evaluation.scores import Counts, Scores
+from hepamap.training.evaluation.summary import rounded
+
+_AT_ONCE = 512
+
+
+@dataclass(frozen=True, slots=True)
+class PatchOutcome:
+    """A model on patches."""
+
+    pack: ModelPack
+    datasets: tuple[str, ...]
+    slides: int
+    groups: int
+    truth: NDArray[np.bool_]
+    answer: NDArray[np.float32]
+    auc: Interval | None
+    """None where the patches have one class only."""
+
+    def scores(self) -> Scores:
+        """At the model's default threshold; no pixels, so no IoU."""
+        counts = Counts.of(self.truth, self.answer, self.pack.manifest.default_threshold)
+        return {**counts.scores(self.auc.value if self.auc else None), "iou": None}
+
+    def to_json(self) -> dict[str, Any]:
+        """For the report."""
+        return {
+            "model": self.pack.name,
+            "datasets": list(self.datasets),
+            "slides": self.slides,
+            "groups": self.groups,
+            "patches": len(self.truth),
+            "tumour_patches": int(self.truth.sum()),
+            "auc": None if self.auc is None else self.auc.to_json(),
+            "threshold": self.pack.manifest.default_threshold,
+            "scores": rounded(self.scores()),
+        }
+
+
+def open_fitting(folders: Sequence[Path], packs: Sequence[ModelPack]) -> dict[str, list[Dataset]]:
+    """The data sets that each model can look at, by its name.
+
+    Raises:
+        DatasetInvalidError: one is none, or fits none of the models.
+    """
+    datasets = [open_dataset(folder) for folder in folders]
+    fitting = {pack.name: [item for item in datasets if _fits(item, pack)] for pack in packs}
+    for item in datasets:
+        if not any(item in fits for fits in fitting.values()):
+            raise DatasetInvalidError(
+                f"The data set {item.folder.name} has patches of {item.patch_m} px at {item.mpp:g} µm: no model takes them.",
+                cure="Build a data set with the --mpp and --patch of a model (`hepamap models list`).",
+            )
+    return fitting
+
+
+def judge_patches(
+    pack: ModelPack,
+    datasets: Sequence[Dataset],
+    split: str,
+    detector: Detector,
+    folder: Path,
+    bootstrap: Bootstrap,
+    progress: Callable[[Progress], None],
+) -> PatchOutcome:
+    """Ask a model for every patch of a split.
+
+    Args:
+        pack: the model.
+        datasets: with patches of its resolution and side.
+        split: train, val or test.
+        detector: the loaded models.
+        folder: keeps the answers, so that they are computed once.
+        bootstrap: how the interval is drawn.
+        progress: told after each batch.
+
+    Raises:
+        SplitEmptyError: the data sets have no patch in this split.
+    """
+    patches = combine(datasets, pack.manifest.input.mpp, pack.manifest.input.patch)[split]
+    names = tuple(item.folder.name for item in datasets)
+    if not len(patches):
+        raise SplitEmptyError(
+            f"The data sets {', '.join(names)} have no patch in the split “{split}”.",
+            cure="Add slides of this split to their table and build them again.",
+        )
+    path = folder / f"{pack.manifest.id}-{_key(pack, datasets, split, detector.precision)}.npy"
+    answer = _kept(path, len(patches))
+    if answer is None:
+        answer = _ask(pack, patches, detector, progress)
+        _keep(path, answer)
+    truth = patches.labels == 1
+    groups = patches.groups.tolist()
+    auc = bootstrap.of_auc(truth, answer, groups)
+    return PatchOutcome(pack, names, len(set(patches.slides.tolist())), len(set(groups)), truth, answer, auc)
+
+
+def _fits(dataset: Dataset, pack: ModelPack) -> bool:
+    spec = pack.manifest.input
+    return dataset.patch_m == spec.patch and abs(dataset.mpp - spec.mpp) <= 1e-6
+
+
+def _ask(pack: ModelPack, patches: PatchSet, detector: Detector, progress: Callable[[Progress], None]) -> NDArray[np.float32]:
+    predictor = detector.predictor(pack)
+    answers = []
+    for first in range(0, len(patches), _AT_ONCE):
+        numbers = np.arange(first, min(first + _AT_ONCE, len(patches)))
+        answers.append(predictor.predict(patches.take(numbers)))
+        progress(Progress(int(numbers[-1]) + 1, len(patches), f"{pack.name}, patches"))
+    return np.concatenate(answers)
+
+
+def _key(pack: ModelPack, datasets: Sequence[Dataset], split: str, precision: str) -> str:
+    asked = [pack.manifest.weights.sha256, precision, split, [(item.manifest, item.rows) for item in datasets]]
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _kept(path: Path, count: int) -> NDArray[np.float32] | None:
+    try:
+        answer = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return answer if answer.shape == (count,) and answer.dtype == np.float32 else None
+
+
+def _keep(path: Path, answer: NDArray[np.float32]) -> None:
+    """Whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial.npy")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(partial, answer, allow_pickle=False)
+        partial.replace(path)
+    except OSError as error:
+        raise OutputNotWritableError(
+            f"The answers for patches cannot be kept in {path.parent.name} ({error.strerror}).",
+            cure="Check permissions and free space.",
+        ) from error

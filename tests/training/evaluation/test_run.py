@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import pytest
+
+from hepamap.errors import OutputExistsError, ParameterError, ResolutionTooCoarseError, StrideInvalidError
+from hepamap.model_pack import InputSpec, load_pack
+from hepamap.training.build import DatasetSpec, build_dataset
+from hepamap.training.errors import AnnotationOutsideError, ClassesUnknownError, DatasetInvalidError
+from hepamap.training.evaluation.errors import NothingMeasuredError, OneClassError, SplitEmptyError
+from hepamap.training.evaluation.plan import EvaluationSpec, plan_runs
+from hepamap.training.evaluation.run import evaluate
+from hepamap.training.evaluation.scores import METRICS
+from hepamap.training.evaluation.sheet import worst_first
+from hepamap.training.evaluation.writing import write_files, write_into_packs
+from tests.training.conftest import box, feature
+from tests.training.evaluation.conftest import RedDetector, weightless_pack
+
+
+def spec(table: Path | None, **changes: Any) -> EvaluationSpec:
+    return replace(EvaluationSpec(models=("tiny-5x",), table=table), **changes)
+
+
+def refuse(constant: str) -> NoReturn:
+    raise AssertionError(f"{constant} is no JSON")
+
+
+def test_a_perfect_network_on_toy_slides(cohort: Path, detector: RedDetector, tmp_path: Path) -> None:
+    found = evaluate(spec(cohort, choose_on="val", without_overlap=True, thresholds=(0.95,)), tmp_path / "out", detector)
+    assert [item.run.name for item in found.runs] == ["tiny-5x@1.0.0-patch-16", "tiny-5x@1.0.0-patch-64"]
+    overlapping = found.runs[0]
+    youden = overlapping.means["youden"]
+    assert youden["auc"] is not None
+    assert youden["auc"].value > 0.98
+    assert youden["auc"].low is None  # one patient
+    assert [rule.title for rule in overlapping.rules] == [
+        "Youden, per slide",
+        "0.5 (default, sensitive, balanced)",
+        "0.901 (specific)",  # patches that are half red are the network's only mistakes, and too many for 99 %
+        "0.95",
+    ]
+    above = overlapping.means["0.95"]
+    assert above["sensitivity"] is not None
+    assert above["sensitivity"].value == 0.0  # the network never says more than 0.9
+    assert above["precision"] is None
+    assert above["iou"] is not None
+    assert above["iou"].value == 0.0
+    at_half = overlapping.means["0.5"]["iou"]
+    assert at_half is not None
+    assert at_half.value > 0.9
+
+
+def test_everything_is_written(cohort: Path, detector: RedDetector, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    found = evaluate(spec(cohort, choose_on="val"), out, detector)
+    names = {path.name for path in write_files(found, out)}
+    assert names == {
+        *("report.json", "tables.md", "table1.csv", "slides.csv", "roc.png", "boxes-youden.png", "boxes-default.png"),
+        *("reliability.png", "operating-points.png", "overlays-tiny-5x@1.0.0-patch-16.png"),
+    }
+    assert all((out / name).read_bytes().startswith(b"\x89PNG") for name in names if name.endswith(".png"))
+    report = json.loads((out / "report.json").read_text(), parse_constant=refuse)
+    (run,) = report["runs"]
+    assert set(run["thresholds"][0]["mean_over_slides"]) == set(METRICS)
+    assert run["operating_points"]["chosen_on"]["split"] == "val"
+    assert (out / run["slides"][0]["map"] / "result.json").exists()
+    assert str(tmp_path) not in json.dumps(report)
+    rows = (out / "table1.csv").read_text().splitlines()
+    assert len(rows) == 1 + len(run["thresholds"])
+    assert len({row.count(",") for row in rows}) == 1
+    tables = [line for line in (out / "tables.md").read_text().splitlines() if line.startswith("|")]
+    assert any("Youden, per slide" in line for line in tables)
+
+
+def test_what_is_there_is_not_computed_again(cohort: Path, detector: RedDetector, tmp_path: Path) -> None:
+    first = evaluate(spec(cohort), tmp_path / "out", detector)
+    asked = detector.network.asked
+    assert asked > 0
+    again = evaluate(spec(cohort), tmp_path / "out", detector)
+    assert detector.network.asked == asked
+    assert again.markdown() == first.markdown()
+    evaluate(spec(cohort, strides_m=(64,)), tmp_path / "out", detector)
+    assert detector.network.asked > asked  # another question
+
+
+KILLED_IN_THE_SECOND_SLIDE = """
+import os, signal, sys
+from pathlib import Path
+from tests.training.evaluation.conftest import RedDetector
+from hepamap.training.evaluation.plan import EvaluationSpec
+from hepamap.training.evaluation.run import evaluate
+table, out, models = map(Path, sys.argv[1:])
+detector = RedDetector(models)
+plain = detector.network.predict_on_batch
+def once_there_is_a_map(batch):
+    if any((out / "maps").glob("s0-*/result.json")):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return plain(batch)
+detector.network.predict_on_batch = once_there_is_a_map
+evaluate(EvaluationSpec(models=("tiny-5x",), table=table, split="train"), out, detector)
+"""
+
+
+def test_a_killed_evaluation_goes_on(cohort: Path, detector: RedDetector, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    script = [sys.executable, "-c", KILLED_IN_THE_SECOND_SLIDE, str(cohort), str(out), str(detector.models_dir)]
+    killed = subprocess.run(script, cwd=Path(__file__).parents[3], check=False, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    (kept,) = (out / "maps").glob("s0-*/result.json")
+    written = kept.stat().st_mtime_ns
+    found = evaluate(spec(cohort, split="train"), out, detector)
+    assert kept.stat().st_mtime_ns == written
+    alone = RedDetector(detector.models_dir)
+    whole = evaluate(spec(cohort, split="train"), tmp_path / "other", alone)
+    assert detector.network.asked == alone.network.asked / 2  # of two equal slides
+    assert found.markdown() == whole.markdown()
+
+
+def test_a_damaged_map_is_computed_again(cohort: Path, detector: RedDetector, tmp_path: Path) -> None:
+    first = evaluate(spec(cohort), tmp_path / "out", detector)
+    (values,) = (tmp_path / "out" / "maps").glob("*/probability-map.npy")
+    values.write_bytes(values.read_bytes()[:200])
+    assert evaluate(spec(cohort), tmp_path / "out", detector).markdown() == first.markdown()
+
+
+def test_the_pack_learns_what_was_measured(cohort: Path, detector: RedDetector, tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "tiny-5x" / "1.0.0"
+    weights = (folder / "weights.safetensors").read_bytes()
+    found = evaluate(spec(cohort, choose_on="val", write=True, without_overlap=True), tmp_path / "out", detector)
+    (written,) = write_into_packs(found)
+    manifest = load_pack(folder).manifest
+    assert manifest == written.manifest
+    assert (folder / "weights.safetensors").read_bytes() == weights
+    assert [point.name for point in manifest.operating_points] == ["sensitive", "balanced", "specific"]
+    assert manifest.calibration is not None
+    assert manifest.calibration.expected_error == pytest.approx(0.1, abs=0.02)  # says 0.9 and 0.1 of what is sure
+    assert manifest.calibration.temperature < 1
+    assert manifest.evaluation["slides"]["stride"] == 16
+    assert "coincide" in manifest.evaluation["operating_points_remarks"][0]
+    card = (folder / "MODEL_CARD.md").read_text()
+    assert "My own words." in card
+    assert "## Contact\n\nMe." in card
+    assert "old figures" not in card
+    assert "| Youden, per slide |" in card
+    assert "Chosen on" in card
+    write_into_packs(found)
+    assert (folder / "MODEL_CARD.md").read_text() == card
+
+
+def test_patches_of_a_data_set(cohort: Path, detector: RedDetector, tmp_path: Path) -> None:
+    per_class = {"train": 4, "val": 4, "test": 12}
+    build_dataset(cohort, tmp_path / "patches-5x", DatasetSpec(mpp=1.84, patch_m=64, per_class=per_class))
+    asked = spec(None, datasets=(tmp_path / "patches-5x",))
+    found = evaluate(asked, tmp_path / "out", detector)
+    (patches,) = found.patches
+    assert (len(patches.truth), int(patches.truth.sum()), patches.slides) == (24, 12, 1)
+    assert patches.auc is not None
+    assert patches.auc.value == 1.0
+    count = detector.network.asked
+    assert evaluate(asked, tmp_path / "out", detector).patches[0].to_json() == patches.to_json()
+    assert detector.network.asked == count
+    assert {path.name for path in write_files(found, tmp_path / "out")} == {"report.json", "tables.md", "roc.png"}
+    weightless_pack(tmp_path / "models", "other-5x", input=InputSpec(mpp=1.0, patch=64))
+    with pytest.raises(DatasetInvalidError, match="no model takes them"):
+        evaluate(replace(asked, models=("other-5x",)), tmp_path / "out", detector)
+
+
+def redrawn(cohort: Path, folder: Path, features: list[Any], split: str = "test", unannotated: str = "ignore") -> Path:
+    """A table of the last toy slide with other annotations."""
+    folder.mkdir()
+    (folder / "drawn.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    table = folder / "table.csv"
+    table.write_text(
+        f"slide,annotations,group,split,unannotated\n{cohort.parent / 's3.tif'},drawn.geojson,p,{split},{unannotated}\n"
+    )
+    return table
+
+
+def test_one_class_only_is_said_and_is_no_number(cohort: Path, detector: RedDetector, tmp_path: Path) -> None:
+    liver = [feature([box(320, 0, 640, 768)], classification={"name": "Non-tumor"})]
+    table = redrawn(cohort, tmp_path / "liver", liver)
+    found = evaluate(spec(table), tmp_path / "out", detector)
+    (run,) = found.runs
+    assert set(run.means["youden"].values()) == {None}
+    assert run.means["0.5"]["auc"] is None
+    assert run.means["0.5"]["sensitivity"] is None
+    assert run.means["0.5"]["iou"] is None
+    specificity = run.means["0.5"]["specificity"]
+    assert specificity is not None
+    assert specificity.value > 0.95
+    assert "one class only" in run.remarks[0]
+    write_files(found, tmp_path / "out")
+    json.loads((tmp_path / "out" / "report.json").read_text(), parse_constant=refuse)
+    table.write_text(table.read_text().replace(",test,", ",val,") + f"{cohort.parent / 's2.tif'},drawn.geojson,q,test,ignore\n")
+    with pytest.raises(OneClassError, match="No patch with tissue is tumour on the slides of the split “val”"):
+        evaluate(spec(table, choose_on="val"), tmp_path / "out", detector)
+
+
+def test_annotations_on_glass_measure_nothing(cohort: Path, detector: RedDetector, tmp_path: Path) -> None:
+    glass = [feature([box(700, 0, 768, 768)], classification={"name": "Tumor"})]
+    table = redrawn(cohort, tmp_path / "glass", glass)
+    (run,) = evaluate(spec(table), tmp_path / "out", detector).runs
+    assert run.means["0.5"]["accuracy"] is None
+    write_files(evaluate(spec(table), tmp_path / "out", detector), tmp_path / "out")
+    text = table.read_text()
+    table.write_text(text + f"{cohort.parent / 's2.tif'},{cohort.parent / 's2.geojson'},q,val,ignore\n")
+    with pytest.raises(NothingMeasuredError, match="has both tissue and a label"):
+        evaluate(spec(table, choose_on="val"), tmp_path / "out", detector)
+
+
+@pytest.mark.parametrize(
+    ("drawn", "error"),
+    [
+        (feature([box(5000, 0, 6000, 700)], classification={"name": "Tumor"}), AnnotationOutsideError),
+        (feature([box(0, 0, 300, 700)], classification={"name": "Zona"}), ClassesUnknownError),
+    ],
+    ids=["outside", "unknown-class"],
+)
+def test_bad_annotations_are_refused_before_anything_is_computed(
+    cohort: Path, detector: RedDetector, tmp_path: Path, drawn: Any, error: type[Exception]
+) -> None:
+    table = redrawn(cohort, tmp_path / "drawn", [drawn])
+    with pytest.raises(error):
+        evaluate(spec(table), tmp_path / "out", detector)
+    assert detector.network.asked == 0
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"modes": ("dense",)}, ParameterError, "has no mode 'dense'"),
+        ({"strides_m": (17,)}, StrideInvalidError, "17"),
+        ({"thresholds": (1.5,)}, ParameterError, "1.5"),
+        ({"write": True, "choose_on": "test"}, ParameterError, "cannot choose thresholds"),
+        ({"write": True, "choose_on": "val", "strides_m": (64,)}, ParameterError, "default mode and stride"),
+        ({"write": True}, ParameterError, "no table"),
+    ],
+    ids=["mode", "stride", "threshold", "same-split", "not-default", "nothing-to-choose-on"],
+)
+def test_what_cannot_be_done_is_refused(
+    detector: RedDetector, changes: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        plan_runs(spec(Path("cohort.csv"), **changes), detector.models_dir)
+
+
+def test_a_slide_that_is_too_coarse_is_refused_at_once(cohort: Path, tmp_path: Path) -> None:
+    weightless_pack(tmp_path / "models", "fine", input=InputSpec(mpp=0.2, patch=64))
+    detector = RedDetector(tmp_path / "models")
+    with pytest.raises(ResolutionTooCoarseError):
+        evaluate(spec(cohort, models=("fine",)), tmp_path / "out", detector)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_split_says_what_there_is(cohort: Path, detector: RedDetector, tmp_path: Path) -> None:
+    table = redrawn(cohort, tmp_path / "drawn", [], split="train")
+    with pytest.raises(SplitEmptyError, match=r"no slide of the split “test”; it has train \(1\)"):
+        evaluate(spec(table), tmp_path / "out", detector)
+
+
+def test_a_folder_of_somebody_else_is_left_alone(cohort: Path, detector: RedDetector, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("chapter 1")
+    with pytest.raises(OutputExistsError, match="no evaluation"):
+        evaluate(spec(cohort), tmp_path / "mine", detector)
+
+
+def test_the_worst_slide_is_first(cohort: Path, detector: RedDetector, tmp_path: Path) -> None:
+    (run,) = evaluate(spec(cohort, split="train"), tmp_path / "out", detector).runs
+    good, other = run.outcomes
+    bad = replace(other, counts={"0.5": replace(other.counts["0.5"], pixels_shared=0)})
+    rule = run.rules[1]
+    assert worst_first([good, bad], rule) == [bad, good]
+    assert np.isclose(good.scores(rule)["iou"] or 0, other.scores(rule)["iou"] or 0, atol=0.02)
