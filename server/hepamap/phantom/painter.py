@@ -36,7 +36,8 @@ class Painter:
         self.scene: Scene = build_scene(spec)
         self.stain = stain_of(spec)
         self.artefacts = artefacts.draw(spec, self.scene)
-        architectures = liver(spec.seed), carcinoma(spec.seed)
+        patient = spec.seed if spec.tumour is None else spec.tumour
+        architectures = liver(patient), carcinoma(patient)
         self._textures = Textures.of_seed(spec.seed)
         self._grain = self._textures.grain
         self._bank = SpriteBank.of(spec.seed, *architectures)
