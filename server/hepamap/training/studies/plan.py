@@ -149,7 +149,7 @@ def read_study(path: Path, kind: type[AnyStudy]) -> AnyStudy:
         RecipeInvalidError: it cannot be read, is no TOML, has an unknown key, a value out of range or the same one twice.
         NetworkInvalidError: no such network, or a patch that fits none.
     """
-    example = "study-factors.toml" if issubclass(kind, FactorStudy) else "study-data-size.toml"
+    example = "studies/factors.toml" if issubclass(kind, FactorStudy) else "studies/data-size.toml"
     try:
         study = kind.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
         for configuration in _configurations(study):

@@ -57,7 +57,7 @@ def study_stride(
     retry_failed: bool = False,
     tell: Callable[[StudyProgress], None] = lambda _: None,
 ) -> None:
-    """Do the slides that are missing, then write tables and the picture of all that are asked for.
+    """Do the slides that are missing, then write tables and the picture of these slides and models, with rows of earlier calls.
 
     Args:
         slides: rows of a cohort's table.
@@ -80,8 +80,9 @@ def study_stride(
         try:
             _run_missing(table, cases, detector, classes, retry_failed, tell)
         finally:
-            rows = [row for case in cases if (row := table.get(case.key)) is not None]
-            write_stride_report(out, rows)
+            # Weights, slides or annotations that have changed since make other rows.
+            current = {(case.checked.pack.name, case.row.slide.stem, case.inputs) for case in cases}
+            write_stride_report(out, [row for row in table.rows if (row["model"], row["slide"], row["inputs"]) in current])
 
 
 def cases_of(

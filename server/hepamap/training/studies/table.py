@@ -59,10 +59,10 @@ class RunTable:
         try:
             with self.path.open(encoding="utf-8", newline="") as file:
                 reader = csv.DictReader(file, strict=True)
-                rows = list(reader)
+                names, rows = tuple(reader.fieldnames or ()), list(reader)
         except (OSError, ValueError, csv.Error) as error:
             raise self._damaged(str(error)) from error
-        if tuple(reader.fieldnames or ()) != self.columns:
+        if names != self.columns:
             raise self._damaged("its columns are not those of this study")
         for number, row in enumerate(rows, start=2):
             if None in row or None in row.values() or row["status"] not in (OK, FAILED):
