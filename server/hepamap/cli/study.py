@@ -44,9 +44,6 @@ def factors(
     models_dir: ModelsDir = None,
 ) -> None:
     """Train every combination of backbone, head, batch size and optimiser on the same patches; compare test AUC."""
-    from hepamap.predictor import start_backend
-
-    start_backend()  # before anything else imports keras, which would talk
     from hepamap.training.studies.factors import Selection, study_factors
 
     selection = Selection(backbone, head, batch_size, optimiser, repeats)
@@ -74,9 +71,6 @@ def data_size(
     models_dir: ModelsDir = None,
 ) -> None:
     """Train one network on more and more patches; compare test AUC."""
-    from hepamap.predictor import start_backend
-
-    start_backend()
     from hepamap.training.studies.data_size import study_data_size
 
     with _telling("data size") as tell:

@@ -66,6 +66,14 @@ def test_each_combination_has_its_line_in_the_colour_of_its_auc(tmp_path: Path) 
     assert pixels_like(alone, scale(0.92)) < 100
 
 
+def test_runs_of_values_that_the_study_no_longer_has_are_still_shown(tmp_path: Path) -> None:
+    rows = [factor_row("A", "GAP", "32", "sgd", 0.6), factor_row("Z", "GAP", "512", "sgd", 0.8)]
+    write_factor_report(tmp_path, rows, ORDER, tuple(ORDER))
+    text = (tmp_path / "factors.md").read_text(encoding="utf-8")
+    assert text.index("| backbone | A |") < text.index("| backbone | Z | 1 | 0.800 |")
+    assert (tmp_path / "factors.png").exists()
+
+
 def test_lines_are_fanned_out_so_that_none_hides_another() -> None:
     heights = figures._fanned(["a", "b", "a", "a"], ["a", "b"])
     # The first value fills the upper half, 0.66 of it; the best line is its highest.

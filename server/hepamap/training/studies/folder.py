@@ -39,15 +39,16 @@ def study_folder(out: Path, work: dict[str, Any]) -> Iterator[None]:
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with exclusive_lock(out / _LOCK_NAME, give_up=lambda: True) as held:
-            if not held:
-                raise StudyBusyError(
-                    f"Another process works on the study in {out.name}.", cure="Wait for it, or name another folder with --out."
-                )
-            _require_same_work(out, work)
-            yield
+        (out / _LOCK_NAME).touch()
     except OSError as error:
         raise not_writable(out, error) from error
+    with exclusive_lock(out / _LOCK_NAME, give_up=lambda: True) as held:
+        if not held:
+            raise StudyBusyError(
+                f"Another process works on the study in {out.name}.", cure="Wait for it, or name another folder with --out."
+            )
+        _require_same_work(out, work)
+        yield
 
 
 def require_room(out: Path, heads: set[str], patch_m: int) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hepamap.predictor import start_backend
 from hepamap.training.dataset import Dataset, PatchSet, combine, open_dataset
 from hepamap.training.errors import PatchesTooFewError, ResumeImpossibleError
 from hepamap.training.recipe import Recipe
@@ -122,6 +123,7 @@ def run_missing(
         missing = [run for run in runs if (table.get(run.key) or {}).get("status") != OK]
     if not missing:
         return
+    start_backend()  # before anything else imports keras, which would talk
     from hepamap.training.studies.training_run import run_training
 
     total, done = len(runs), len(runs) - len(missing)

@@ -25,6 +25,8 @@ def write_factor_report(out: Path, rows: Sequence[Row], order: Mapping[str, Sequ
         order: values of each factor, as the axes show them.
         factors: columns that make a combination.
     """
+    # Values that a study file had once may still have runs.
+    order = {name: list(dict.fromkeys([*values, *(row[name] for row in rows)])) for name, values in order.items()}
     groups = sorted(grouped(rows, factors), key=lambda group: -_or_lowest(group.of("auc").mean))
     _write_spread(out / "factors.csv", groups, factors)
     effects = [(factor, group) for factor in factors for group in grouped(rows, (factor,), _placed(order, (factor,)))]

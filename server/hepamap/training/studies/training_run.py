@@ -12,7 +12,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from hepamap.errors import OutOfMemoryError
 from hepamap.networks import build_network, set_weights
 from hepamap.predictor.backend import is_out_of_memory
 from hepamap.training.batches import PlainBatches
@@ -29,9 +28,9 @@ class Outcome:
     """How a run ended."""
 
     metrics: Mapping[str, Any] | None
-    """Of the test patches, see `patch_metrics`; None where the training ran away."""
+    """Of the test patches, see `patch_metrics`; None where the run failed."""
     history: Mapping[str, Any]
-    """Epochs, steps, best epoch and its validation loss; empty where the training ran away."""
+    """Epochs, steps, best epoch and its validation loss; empty where the run failed."""
     seconds: float
     message: str
     """Why it failed; empty where it did not."""
@@ -48,6 +47,8 @@ def run_training(
 ) -> Outcome:
     """Train and score; a training that was killed in this folder goes on.
 
+    Numbers that run away, and memory that does not suffice, are outcomes and not errors.
+
     Args:
         recipe: of this run.
         splits: patches of train, val and test.
@@ -57,7 +58,6 @@ def run_training(
         progress: told after every step.
 
     Raises:
-        OutOfMemoryError: the network or its batch is too large for the machine.
         OutputNotWritableError: the disk is full.
         ResumeImpossibleError: the state in the folder is damaged or of another work.
     """
@@ -69,13 +69,10 @@ def run_training(
     except TrainingDivergedError as error:
         return Outcome(None, {}, time.monotonic() - started, error.message)
     except Exception as error:
-        if is_out_of_memory(error):
-            raise OutOfMemoryError(
-                f"Memory did not suffice for {recipe.network.backbone} + {recipe.network.head} with batches of "
-                f"{recipe.training.batch_size}.",
-                cure="Run the study without this batch size (--batch-size), or on a machine with more memory.",
-            ) from error
-        raise
+        if not is_out_of_memory(error):
+            raise
+        # The other runs may have room: one batch size too many is no reason to lose a night.
+        return Outcome(None, {}, time.monotonic() - started, "The memory of this machine did not suffice.")
     finally:
         # Hundreds of networks one after the other: Keras would remember them all.
         keras.utils.clear_session()
