@@ -5,10 +5,12 @@ import hashlib
 from collections import defaultdict
 from dataclasses import astuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import shapely
 
+from hepamap.errors import OutputNotWritableError
 from hepamap.phantom import PhantomSpec, truth_collection, truth_of
 from hepamap.phantom.cohort import CohortEntry, Preset, cohort_entries, write_cohort
 from hepamap.phantom.painter import Painter
@@ -81,6 +83,13 @@ def test_no_outline_is_lost_on_the_way_to_pixels() -> None:
             found = [shapely.geometry.shape(f["geometry"]) for f in features]
             assert all(part.is_valid for part in found)
             assert sum(part.area for part in found) * um2_per_px == pytest.approx(area_um2, rel=1e-4)
+
+
+def test_a_disk_without_room_is_said_before_anything_is_painted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=100_000_000))
+    with pytest.raises(OutputNotWritableError, match=r"may need 1\.1 GB, but 0\.1 GB are free"):
+        write_cohort(tmp_path, "experiment", workers=1)
+    assert not list(tmp_path.iterdir())
 
 
 def test_tables_of_the_experiment(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
 
+from hepamap.errors import OutputNotWritableError
 from hepamap.phantom.spec import Kind, PhantomSpec
 from hepamap.phantom.writer import write_phantom
 
@@ -37,6 +39,7 @@ _EXPERIMENT_SIZES_UM: dict[Kind, tuple[float, float]] = {"resection": (4000.0, 3
 _EXPERIMENT_MPP = (0.46, 0.5, 0.46, 0.46, 0.5, 0.46, 0.2527, 0.46, 0.5, 0.46, 0.23)
 _STAINS = 8
 """Of all resections. Biopsies come from elsewhere: each has its own."""
+_BYTES_PER_PX = 0.25  # of a pyramid in JPEG; those of the experiment take 0.15
 _FIRST_SECTION, _FIRST_BIOPSY, _FIRST_TUMOUR, _FIRST_STAIN = 50_000, 51_000, 52_000, 53_000
 
 
@@ -70,10 +73,14 @@ def write_cohort(
 
     Returns:
         The table.
+
+    Raises:
+        OutputNotWritableError: the disk has no room for the slides.
     """
     folder.mkdir(parents=True, exist_ok=True)
     entries = cohort_entries(preset)
     missing = [entry for entry in entries if not (folder / f"{entry.name}.geojson").exists()]
+    _require_room(folder, missing)
     done = len(entries) - len(missing)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for _ in pool.map(_write, [folder] * len(missing), missing):
@@ -83,6 +90,16 @@ def write_cohort(
         for kind, name in KIND_TABLES.items():
             _write_table(folder / name, [entry for entry in entries if entry.spec.kind == kind])
     return _write_table(folder / TABLE_NAME, entries)
+
+
+def _require_room(folder: Path, missing: list[CohortEntry]) -> None:
+    pixels = sum(entry.spec.size_l0.width * entry.spec.size_l0.height for entry in missing)
+    needed, free = _BYTES_PER_PX * pixels, shutil.disk_usage(folder).free
+    if needed > free:
+        raise OutputNotWritableError(
+            f"The slides may need {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free.",
+            cure="Free space, or name a folder on a larger disk; slides that are there are kept.",
+        )
 
 
 def _training_entries() -> Iterator[CohortEntry]:

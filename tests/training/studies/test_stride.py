@@ -10,12 +10,13 @@ import pytest
 
 from hepamap.detection import Detector
 from hepamap.errors import ParameterError, SlideDamagedError, SlideNotFoundError, StrideInvalidError
-from hepamap.training.cohort import CohortSlide, read_cohort
+from hepamap.training.cohort import CohortSlide
 from hepamap.training.errors import AnnotationNotFoundError, CohortInvalidError
 from hepamap.training.evaluate import evaluate
 from hepamap.training.studies import stride as module
 from hepamap.training.studies.stride import cases_of, study_stride
 from tests.packs import write_network_pack
+from tests.training.conftest import box, feature, toy_pixels, write_slide
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +29,16 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> Detector:
     return Detector(models, "float32")
 
 
-@pytest.fixture
-def slides(cohort: Path) -> list[CohortSlide]:
-    return [row for row in read_cohort(cohort) if row.split == "test"]
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory: pytest.TempPathFactory) -> list[CohortSlide]:
+    """One small slide: tumour on the left, non-tumour on the right."""
+    folder = tmp_path_factory.mktemp("slides")
+    slide = write_slide(folder / "s3.tif", toy_pixels(3)[:256, 192:448])
+    drawn = [("Tumor", box(0, 0, 128, 256)), ("Non-tumor", box(128, 0, 256, 256))]
+    features = [feature([ring], classification={"name": name}) for name, ring in drawn]
+    annotations = folder / "s3.geojson"
+    annotations.write_text(json.dumps({"type": "FeatureCollection", "features": features}), encoding="utf-8")
+    return [CohortSlide(slide, annotations, "one", "test")]
 
 
 def table(out: Path) -> list[dict[str, str]]:

@@ -41,7 +41,7 @@ kind = "cosine"
 _SECTION = """
 [sizes]
 patches = [2, 64]
-repeats = 2
+repeats = 1
 backbone = "TinyA"
 head = "GAP"
 batch_size = 8
