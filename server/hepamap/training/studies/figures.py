@@ -114,7 +114,7 @@ def draw_sizes(path: Path, groups: Sequence[Group], network: str) -> None:
     axes.set_ylabel("AUC on the test patches")
     axes.set_title(f"{network}: AUC by number of training patches")
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
+    axes.legend(loc="best")
     _save(figure, path)
 
 
