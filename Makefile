@@ -10,8 +10,11 @@ LOCK_PEERS := $(UV) pip compile --quiet --universal --python-version 3.11 --no-e
 PEERS := .venv-peers
 PEERS_OUT := build/bench-peers
 MODEL ?= hcc-5x
+EXPERIMENT := build/experiment
+MODELS := --models-dir $(EXPERIMENT)/packs
+STUDIES := models/recipes/studies
 
-.PHONY: help install demo test chaos lint format serve lock evaluate packs bench-peers lock-peers clean
+.PHONY: help install demo test chaos lint format serve lock evaluate packs experiment bench-peers lock-peers clean
 
 help:  ## Show the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -62,6 +65,41 @@ packs: install  ## Train the two packs that ship, from synthetic slides (hours o
 		$(BIN)/hepamap train models/recipes/$$recipe.toml build/patches-5x --run build/run-$$recipe --models-dir build/packs --resume || exit; done
 	for recipe in hcc-10x-start hcc-10x; do \
 		$(BIN)/hepamap train models/recipes/$$recipe.toml build/patches-10x --run build/run-$$recipe --models-dir build/packs --resume || exit; done
+
+# Each step is skipped where its result is there, and goes on where it was stopped: give the same command again.
+$(EXPERIMENT)/slides/cohort.csv: | install
+	$(BIN)/hepamap dataset phantoms $(EXPERIMENT)/slides --preset experiment
+
+$(EXPERIMENT)/patches-5x/manifest.json: $(EXPERIMENT)/slides/cohort.csv
+	$(BIN)/hepamap dataset build $(EXPERIMENT)/slides/resections.csv --out $(EXPERIMENT)/patches-5x --mpp 1.84 --patch 64 \
+		--train 4000 --val 500 --test 1000 --fields 600
+
+$(EXPERIMENT)/patches-10x/manifest.json: $(EXPERIMENT)/slides/cohort.csv
+	$(BIN)/hepamap dataset build $(EXPERIMENT)/slides/resections.csv --out $(EXPERIMENT)/patches-10x --mpp 0.92 --patch 128 \
+		--train 2000 --val 300 --test 600 --fields 300
+
+$(EXPERIMENT)/packs/experiment-%/1.0.0/model.json: $(EXPERIMENT)/patches-%/manifest.json
+	$(BIN)/hepamap train models/recipes/experiment-$*.toml $(EXPERIMENT)/patches-$* --run $(EXPERIMENT)/run-$* $(MODELS) --resume
+
+# The 10X model begins with the weights of the 5X one.
+$(EXPERIMENT)/packs/experiment-10x/1.0.0/model.json: | $(EXPERIMENT)/packs/experiment-5x/1.0.0/model.json
+
+$(EXPERIMENT)/%.md: $(EXPERIMENT)/packs/experiment-5x/1.0.0/model.json $(EXPERIMENT)/packs/experiment-10x/1.0.0/model.json
+	$(BIN)/hepamap evaluate $(EXPERIMENT)/slides/$*.csv --model experiment-5x --model experiment-10x --mode dense $(MODELS) > $@.part
+	mv $@.part $@
+
+experiment: $(EXPERIMENT)/resections.md $(EXPERIMENT)/biopsies.md  ## The paper's experiment, scaled down, on synthetic slides (about two hours): docs/experiment.md.
+	$(BIN)/hepamap study factors $(STUDIES)/experiment-factors.toml $(EXPERIMENT)/patches-5x --out $(EXPERIMENT)/factors $(MODELS)
+	$(BIN)/hepamap study data-size $(STUDIES)/experiment-data-size.toml $(EXPERIMENT)/patches-5x --out $(EXPERIMENT)/data-size $(MODELS)
+	$(BIN)/hepamap study stride $(EXPERIMENT)/slides/biopsies.csv --model experiment-5x --mode patch --stride 16 --stride 32 --stride 48 \
+		--stride 64 --out $(EXPERIMENT)/stride $(MODELS)
+	$(BIN)/hepamap study stride $(EXPERIMENT)/slides/biopsies.csv --model experiment-10x --mode patch --stride 32 --stride 64 --stride 96 \
+		--stride 128 --out $(EXPERIMENT)/stride $(MODELS)
+	$(BIN)/hepamap study stride $(EXPERIMENT)/slides/biopsies.csv --model experiment-5x --model experiment-10x --mode dense \
+		--out $(EXPERIMENT)/stride $(MODELS)
+	mkdir -p docs/images/experiment
+	cp $(EXPERIMENT)/resections.md $(EXPERIMENT)/biopsies.md $(foreach name,factors data-size stride,\
+		$(EXPERIMENT)/$(name)/$(name).md $(EXPERIMENT)/$(name)/$(name).png) docs/images/experiment
 
 $(UV):
 	$(PYTHON) -m venv build/uv && build/uv/bin/pip install --quiet uv

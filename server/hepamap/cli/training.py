@@ -27,7 +27,7 @@ ExcludedClasses = Annotated[list[str] | None, typer.Option("--exclude-class", he
 @dataset_app.command("phantoms")
 def dataset_phantoms(
     folder: Annotated[Path, typer.Argument(help="Folder for the slides and their table.")],
-    preset: Annotated[Literal["training", "held-out"], typer.Option(help="Which set of slides.")] = "training",
+    preset: Annotated[Literal["training", "held-out", "experiment"], typer.Option(help="Which set of slides.")] = "training",
     workers: Annotated[int, typer.Option(min=1, help="Slides that are painted side by side.")] = 2,
 ) -> None:
     """Make a set of synthetic slides with their truth and table; slides that are there are kept."""

@@ -36,12 +36,13 @@ class Painter:
         self.scene: Scene = build_scene(spec)
         self.stain = stain_of(spec)
         self.artefacts = artefacts.draw(spec, self.scene)
-        architectures = liver(spec.seed), carcinoma(spec.seed)
+        patient = spec.seed if spec.tumour is None else spec.tumour
+        self.architectures = liver(patient), carcinoma(patient)
         self._textures = Textures.of_seed(spec.seed)
         self._grain = self._textures.grain
-        self._bank = SpriteBank.of(spec.seed, *architectures)
+        self._bank = SpriteBank.of(spec.seed, *self.architectures)
         self._liver, self._tumour = (
-            TissuePainter(architecture, self.scene, self._textures, self._bank, spec.seed) for architecture in architectures
+            TissuePainter(architecture, self.scene, self._textures, self._bank, spec.seed) for architecture in self.architectures
         )
         self._blocks: OrderedDict[tuple[int, int], Pixels | None] = OrderedDict()
         self._content = shapely.union_all([self.scene.tissue.buffer(12.0), *self.artefacts.footprints()])

@@ -105,7 +105,8 @@ def polygons_only(geometry: BaseGeometry, min_area_um2: float = 0.0) -> BaseGeom
     """The polygonal part of a geometry, without scraps and pinholes smaller than an area, valid."""
     parts = [
         Polygon(part.exterior, [hole for hole in part.interiors if Polygon(hole).area >= min_area_um2])
-        for part in shapely.get_parts(shapely.make_valid(geometry))
+        # Twice: a repaired outline may be a collection that holds a MultiPolygon.
+        for part in shapely.get_parts(shapely.get_parts(shapely.make_valid(geometry)))
         if part.geom_type == "Polygon" and part.area > min_area_um2
     ]
     return shapely.union_all(parts)

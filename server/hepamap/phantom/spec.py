@@ -40,6 +40,8 @@ class PhantomSpec:
     """True: some, drawn by the seed. False: none. A tuple: exactly these."""
     stain: int | None = None
     """Seed of stain and scanner; None: the slide's own seed."""
+    tumour: int | None = None
+    """Seed of the architecture of both tissues, i.e. of the patient; None: the slide's own seed."""
 
     def __post_init__(self) -> None:
         low, high = _MPP_RANGE_UM
@@ -53,8 +55,9 @@ class PhantomSpec:
                 f"A synthetic slide of {self.width_um:g} × {self.height_um:g} µm is too small to hold tissue.",
                 cure=f"Make each side at least {_MIN_SIDE_UM:g} µm long.",
             )
-        if self.seed < 0:
-            raise ParameterError(f"The seed {self.seed} is negative.", cure="Give a seed of 0 or more.")
+        for seed in (self.seed, self.stain, self.tumour):
+            if seed is not None and seed < 0:
+                raise ParameterError(f"The seed {seed} is negative.", cure="Give a seed of 0 or more.")
 
     @classmethod
     def of_pixels(
@@ -69,10 +72,11 @@ class PhantomSpec:
         content: Content = "mixed",
         artefacts: bool | tuple[Artefact, ...] = True,
         stain: int | None = None,
+        tumour: int | None = None,
     ) -> PhantomSpec:
         """The slide whose level 0 has exactly this many pixels."""
         height_um = height_px * (mpp_x if mpp_y is None else mpp_y)
-        return cls(kind, width_px * mpp_x, height_um, mpp_x, mpp_y, seed, content, artefacts, stain)
+        return cls(kind, width_px * mpp_x, height_um, mpp_x, mpp_y, seed, content, artefacts, stain, tumour)
 
     @property
     def pixel_size(self) -> PixelSize:

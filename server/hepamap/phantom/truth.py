@@ -22,6 +22,7 @@ from hepamap.phantom.spec import PhantomSpec
 
 TUMOUR_CLASS, LIVER_CLASS = "Tumor", "Non-tumor"
 _COLOURS = {TUMOUR_CLASS: [200, 0, 0], LIVER_CLASS: [0, 128, 0]}
+_STEP_L0 = 0.01
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,16 @@ def write_truth(spec: PhantomSpec, path: Path) -> None:
 
 def _parts_l0(geometry: BaseGeometry, pixel_size: PixelSize) -> list[BaseGeometry]:
     """The polygons of a geometry (µm) in level-0 px, rounded to a hundredth, valid."""
-    rounded = shapely.set_precision(l0_from_um(geometry, pixel_size), 0.01)
-    return [part for part in shapely.get_parts(polygons_only(rounded)) if not part.is_empty]
+    whole = shapely.get_parts(polygons_only(_rounded(l0_from_um(geometry, pixel_size))))
+    return [part for part in whole if not part.is_empty]
+
+
+def _rounded(geometry: BaseGeometry) -> BaseGeometry:
+    """Coordinates to a hundredth."""
+    try:
+        return shapely.set_precision(geometry, _STEP_L0)
+    except shapely.errors.GEOSException:  # the change of scale has let an outline cross itself where it nearly touched
+        return shapely.set_precision(shapely.make_valid(geometry, method="structure"), _STEP_L0)
 
 
 def _feature(name: str, polygon: BaseGeometry) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,17 @@ class PatchSet:
     def take(self, indices: NDArray[np.intp] | Sequence[int]) -> NDArray[np.uint8]:
         """Patches by number, (n, P, P, 3)."""
         return np.stack([self.shards[self.shard_of[i]][self.row_of[i]] for i in indices])
+
+    def only(self, indices: NDArray[np.intp]) -> PatchSet:
+        """Some of the patches, in this order."""
+        return replace(
+            self,
+            shard_of=self.shard_of[indices],
+            row_of=self.row_of[indices],
+            labels=self.labels[indices],
+            slides=self.slides[indices],
+            groups=self.groups[indices],
+        )
 
 
 @dataclass(frozen=True, slots=True)

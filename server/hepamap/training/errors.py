@@ -65,6 +65,18 @@ class DatasetEmptyError(TrainingError):
     code = "dataset_empty"
 
 
+class PatchesTooFewError(TrainingError):
+    """A data set holds fewer patches than a study asks for."""
+
+    code = "patches_too_few"
+
+
+class StudyBusyError(TrainingError):
+    """Another process works in the folder of a study."""
+
+    code = "study_busy"
+
+
 class DatasetInvalidError(TrainingError):
     """A data set on disk is incomplete, or does not fit the recipe."""
 

@@ -1,0 +1,80 @@
+"""The data-size study (the paper's figure 4): one network on more and more training patches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hepamap.errors import ParameterError
+from hepamap.training.studies.folder import require_room, study_folder
+from hepamap.training.studies.loop import Run, StudyProgress, drawn, open_table, run_missing, study_data, work_of
+from hepamap.training.studies.plan import Configuration, DataSizeStudy, read_study, recipe_of
+from hepamap.training.studies.report import write_size_report
+
+
+def study_data_size(
+    study_path: Path,
+    dataset_dirs: Sequence[Path],
+    out: Path,
+    *,
+    models_dir: Path,
+    sizes: Sequence[int] | None = None,
+    repeats: int | None = None,
+    retry_failed: bool = False,
+    tell: Callable[[StudyProgress], None] = lambda _: None,
+) -> None:
+    """Do the runs that are missing, then write tables and the picture of all that are there.
+
+    Each repeat draws its own patches; within a repeat, a larger number holds the patches of a smaller one.
+
+    Args:
+        study_path: a TOML file.
+        dataset_dirs: data sets of the study's resolution and patch side.
+        out: folder of the study; a study that was stopped there goes on.
+        models_dir: where packs are, if the network begins with one.
+        sizes: which of the study's numbers of patches; None: all.
+        repeats: how often each; None: as the study says.
+        retry_failed: do failed runs again.
+        tell: told after every step.
+
+    Raises:
+        RecipeInvalidError, NetworkInvalidError, ParameterError: the study or the selection is at fault.
+        DatasetInvalidError, PatchesTooFewError: the data sets do not serve.
+        StudyBusyError, ResumeImpossibleError, OutputError: the folder does not.
+    """
+    study = read_study(study_path, DataSizeStudy)
+    section = study.sizes
+    for size in sizes or ():
+        if size not in section.patches:
+            raise ParameterError(
+                f"The study has no size of {size} patches.", cure=f"Use some of {', '.join(map(str, section.patches))}."
+            )
+    chosen = [size for size in section.patches if not sizes or size in sizes]
+    asked = {"train": max(chosen), "val": study.data.validation, "test": study.data.test}
+    datasets, splits = study_data(study, dataset_dirs, asked)
+    seed = study.training.seed
+    judged = {split: drawn(splits[split], asked[split], seed) for split in ("val", "test")}
+    require_room(out, {section.head}, study.network.patch)
+    configuration = Configuration(section.backbone, section.head, section.batch_size, section.optimiser)
+    runs = [
+        Run(
+            (str(size), str(repeat + 1)),
+            recipe_of(study, configuration, repeat),
+            {**judged, "train": drawn(splits["train"], size, seed + repeat)},
+        )
+        for repeat in range(repeats or section.repeats)
+        for size in chosen
+    ]
+    network = {
+        "backbone": section.backbone,
+        "head": section.head,
+        "batch size": section.batch_size,
+        "optimiser": section.optimiser,
+    }
+    work = {**work_of(study, datasets), **network}
+    with study_folder(out, work):
+        table = open_table(out, ("patches", "repeat"))
+        try:
+            run_missing(out, table, runs, work, models_dir, retry_failed=retry_failed, tell=tell)
+        finally:
+            write_size_report(out, table.rows, f"{section.backbone} + {section.head}")

@@ -1,0 +1,224 @@
+"""The stride study: the same slides with other steps between patches, in both modes, through the pipeline that serves."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from hepamap.detection import CheckedRequest, DetectionRequest, Detector, check_request
+from hepamap.errors import CancelledError, HepamapError, ParameterError, StrideInvalidError
+from hepamap.maps import require_dense_stride
+from hepamap.model_pack import ModelPack, find_pack
+from hepamap.pipeline import analyse
+from hepamap.slide import Slide
+from hepamap.training.areas import labelled_areas
+from hepamap.training.class_map import DEFAULT_CLASSES, ClassMap
+from hepamap.training.cohort import CohortSlide
+from hepamap.training.errors import CohortInvalidError
+from hepamap.training.evaluate import SlideScore, judge_map
+from hepamap.training.studies.folder import RUNS_NAME, study_folder
+from hepamap.training.studies.loop import StudyProgress
+from hepamap.training.studies.report import write_stride_report
+from hepamap.training.studies.table import FAILED, OK, Key, Row, RunTable
+
+KEY = ("model", "mode", "stride", "slide", "inputs")
+SCORES = ("status", "stride_um", "overlap", "auc", "sensitivity", "specificity", "iou", "seconds", "device", "message")
+
+_HASH_LENGTH = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One slide, one model, one mode, one stride."""
+
+    row: CohortSlide
+    checked: CheckedRequest
+    inputs: str
+    """Identifies slide, annotations and weights."""
+
+    @property
+    def key(self) -> Key:
+        """As in the table."""
+        parameters = self.checked.parameters
+        return (self.checked.pack.name, parameters.mode, str(parameters.stride_m), self.row.slide.stem, self.inputs)
+
+
+def study_stride(
+    slides: Sequence[CohortSlide],
+    models: Sequence[str],
+    detector: Detector,
+    out: Path,
+    *,
+    strides: Sequence[int] | None = None,
+    modes: Sequence[str] | None = None,
+    classes: ClassMap = DEFAULT_CLASSES,
+    retry_failed: bool = False,
+    tell: Callable[[StudyProgress], None] = lambda _: None,
+) -> None:
+    """Do the slides that are missing, then write tables and the picture of these slides and models, with rows of earlier calls.
+
+    Args:
+        slides: rows of a cohort's table.
+        models: packs, by id or id@version.
+        detector: the loaded models.
+        out: folder of the study; a study that was stopped there goes on.
+        strides: model px, those of them that a model allows; None: all that it allows.
+        modes: `patch`, `dense`, those of them that a model has; None: all.
+        classes: what the class names of the annotations mean.
+        retry_failed: do failed slides again.
+        tell: told after every step.
+
+    Raises:
+        CohortInvalidError, AnnotationError, SlideError, ModelError, ParameterError: before anything is computed.
+        StudyBusyError, OutputError: the folder does not serve.
+    """
+    cases = cases_of(slides, models, detector.models_dir, strides, modes, classes)
+    with study_folder(out, {"study": "stride"}):
+        table = RunTable(out / RUNS_NAME, KEY, SCORES)
+        try:
+            _run_missing(table, cases, detector, classes, retry_failed, tell)
+        finally:
+            # Weights, slides or annotations that have changed since make other rows.
+            current = {(case.checked.pack.name, case.row.slide.stem, case.inputs) for case in cases}
+            write_stride_report(out, [row for row in table.rows if (row["model"], row["slide"], row["inputs"]) in current])
+
+
+def cases_of(
+    slides: Sequence[CohortSlide],
+    models: Sequence[str],
+    models_dir: Path,
+    strides: Sequence[int] | None = None,
+    modes: Sequence[str] | None = None,
+    classes: ClassMap = DEFAULT_CLASSES,
+) -> list[Case]:
+    """All that is to be run, checked: coarse strides first, since they take least.
+
+    Raises:
+        CohortInvalidError, AnnotationError, SlideError, ModelError, ParameterError: something cannot be run.
+    """
+    _check_slides(slides, classes)
+    packs = [find_pack(models_dir, model) for model in models]
+    settings = [
+        (pack, mode, stride) for pack in packs for mode in _modes(pack, modes) for stride in _strides(pack, mode, strides)
+    ]
+    unused = [stride for stride in strides or () if not any(stride == used for _, _, used in settings)]
+    if unused or not settings:
+        named = ", ".join(f"{pack.name} has {', '.join(map(str, pack.manifest.strides))}" for pack in packs)
+        raise StrideInvalidError(
+            f"No model can be run with the stride {', '.join(map(str, unused))} in this mode.", cure=f"The strides: {named}."
+        )
+    inputs = {(pack.name, row.slide): _inputs(pack, row) for pack in packs for row in slides}
+    return [
+        Case(
+            row,
+            check_request(
+                DetectionRequest(row.slide, pack.name, stride_m=stride, mode=mode, mpp_override_um=row.mpp_override_um),
+                models_dir,
+            ),
+            inputs[pack.name, row.slide],
+        )
+        for pack, mode, stride in settings
+        for row in slides
+    ]
+
+
+def _check_slides(slides: Sequence[CohortSlide], classes: ClassMap) -> None:
+    names = [row.slide.stem for row in slides]
+    if not names:
+        raise CohortInvalidError("No slide of the table is in this split.", cure="Name another --split (train, val or test).")
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise CohortInvalidError(
+            f"Two slides are named “{twice.pop()}”.", cure="Rename one of them: rows go by the slide's name."
+        )
+    for row in slides:
+        with Slide.open(row.slide, mpp_override_um=row.mpp_override_um) as slide:
+            labelled_areas(slide, row, classes)
+
+
+def _modes(pack: ModelPack, wanted: Sequence[str] | None) -> list[str]:
+    modes: list[str] = [mode for mode in pack.manifest.modes if wanted is None or mode in wanted]
+    if not modes:
+        raise ParameterError(
+            f"The model {pack.name} has no mode {' or '.join(wanted or ())}.", cure=f"Use {', '.join(pack.manifest.modes)}."
+        )
+    return modes
+
+
+def _strides(pack: ModelPack, mode: str, wanted: Sequence[int] | None) -> list[int]:
+    """Strides that the model allows, and dense mode where it is that; the coarsest first."""
+
+    def can(stride: int) -> bool:
+        try:
+            require_dense_stride(stride)
+        except StrideInvalidError:
+            return False
+        return True
+
+    allowed = [stride for stride in pack.manifest.strides if wanted is None or stride in wanted]
+    return sorted((stride for stride in allowed if mode != "dense" or can(stride)), reverse=True)
+
+
+def _inputs(pack: ModelPack, row: CohortSlide) -> str:
+    with Slide.open(row.slide, mpp_override_um=row.mpp_override_um) as slide:
+        seen = f"{slide.fingerprint} {slide.pixel_size} {row.unannotated} {row.frame} {pack.manifest.weights.sha256}"
+    return hashlib.sha256(seen.encode() + row.annotations.read_bytes()).hexdigest()[:_HASH_LENGTH]
+
+
+def _run_missing(
+    table: RunTable,
+    cases: Sequence[Case],
+    detector: Detector,
+    classes: ClassMap,
+    retry_failed: bool,
+    tell: Callable[[StudyProgress], None],
+) -> None:
+    def is_finished(case: Case) -> bool:
+        row = table.get(case.key)
+        return row is not None and not (retry_failed and row["status"] == FAILED)
+
+    missing = [case for case in cases if not is_finished(case)]
+    for done, case in enumerate(missing, start=len(cases) - len(missing)):
+        name = " ".join(case.key[:-1])
+        tell(StudyProgress(done, len(cases), name, 0.0))
+
+        def share(fraction: float, done: int = done, name: str = name) -> None:
+            tell(StudyProgress(done, len(cases), name, fraction))
+
+        row = _run(case, detector, classes, share)
+        table.add(row)
+        tell(StudyProgress(done + 1, len(cases), name, 0.0, row))
+
+
+def _run(case: Case, detector: Detector, classes: ClassMap, share: Callable[[float], None]) -> Row:
+    """One slide; what cannot be computed is a failed row, so that the others get theirs."""
+    pack, parameters = case.checked.pack, case.checked.parameters
+    row = dict(zip(KEY, case.key, strict=True)) | dict.fromkeys(SCORES, "")
+    row |= {
+        "stride_um": f"{parameters.stride_m * parameters.mpp:.2f}",
+        "overlap": f"{1 - parameters.stride_m / parameters.patch_m:.3f}",
+    }
+    try:
+        predictor = detector.predictor(pack)
+        with Slide.open(case.row.slide, mpp_override_um=case.row.mpp_override_um) as slide:
+            analysis = analyse(
+                slide, predictor, parameters, {}, progress=lambda step: share(step.done / step.total if step.total else 0.0)
+            )
+        seconds = analysis.seconds["map"] + analysis.seconds["contours"]
+        score = judge_map(case.row, pack.name, analysis.map, asdict(parameters), seconds, classes).score
+    except CancelledError:
+        raise
+    except HepamapError as error:
+        return row | {"status": FAILED, "message": error.message}
+    return row | {"status": OK, "device": predictor.device, **_numbers(score)}
+
+
+def _numbers(score: SlideScore) -> Row:
+    """NaN, of a slide with one class only, is left empty."""
+    values = {name: getattr(score, name) for name in ("auc", "sensitivity", "specificity", "iou")}
+    return {
+        **{name: "" if value != value else f"{value:.4f}" for name, value in values.items()},  # noqa: PLR0124  # NaN
+        "seconds": f"{score.seconds:.2f}",
+    }
