@@ -88,6 +88,8 @@ class Settings(BaseSettings):
     """How long a resumable upload is kept after its last byte unless an analysis uses it, hours; a day at most."""
     upload_silence_s: float = Field(default=60.0, gt=0)
     """How long the server waits for the next bytes of a resumable upload before it takes the client for gone, seconds."""
+    slide_open_s: float = Field(default=60.0, gt=0)
+    """How long a slide may take to be opened and looked at when somebody asks about it, seconds."""
     wait_max_s: float = Field(default=60.0, ge=0)
     """The longest that a request may wait for its analysis (`Prefer: wait`), seconds; proxies give up after about as long."""
     events_heartbeat_s: float = Field(default=15.0, gt=0)

@@ -23,6 +23,7 @@ from hepamap.api.routes import analyses, audit, deliveries, events, health, metr
 from hepamap.api.schemas import AnalysisRequest, Problem
 from hepamap.api.security import PUBLIC, Access, AccessGate
 from hepamap.api.services import Services
+from hepamap.api.slide_readers import SlideReaders
 from hepamap.api.tidying import tidying
 from hepamap.api.views import API_PREFIX
 from hepamap.api.waiting import JobWatch
@@ -65,8 +66,11 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] = WORKER_COM
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         make_folders(settings)
-        with closing(JobStore.open(settings.database, on_finished=finish_jobs)) as store:
-            app.state.services = Services(settings, store, JobWatch(store.get))
+        with (
+            closing(JobStore.open(settings.database, on_finished=finish_jobs)) as store,
+            closing(SlideReaders(timeout_s=settings.slide_open_s)) as readers,
+        ):
+            app.state.services = Services(settings, store, JobWatch(store.get), readers)
             app.state.access = Access.of(settings, store.engine)
             supervisor = _start_worker(settings, worker_command)
             try:
