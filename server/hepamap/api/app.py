@@ -123,7 +123,7 @@ def _surround(app: FastAPI, settings: Settings) -> None:
             allow_headers=["*"],
             expose_headers=["*"],
         )
-    app.add_middleware(RequestFrame, metrics=app.state.metrics)
+    app.add_middleware(RequestFrame, metrics=app.state.metrics, silence_s=settings.upload_silence_s)
 
 
 def _start_worker(settings: Settings, command: Sequence[str]) -> WorkerSupervisor | None:

@@ -44,14 +44,14 @@ class SlideReaders:
             SlideDamagedError: the child died of it, or has not answered in time.
         """
         with self._free:
-            child = self._take()
-            try:
-                found = child.ask(function, arguments, self._timeout_s)
-            except BaseException:
-                child.kill()
-                raise
-            with self._lock:
-                self._idle.append(child)
+            found = self._ask(self._used_one(), function, arguments)
+            if isinstance(found, _Death):
+                # It may have been dead before, by the system's lack of memory or an operator's hand: a new one tells.
+                found = self._ask(None, function, arguments)
+        if isinstance(found, _Death):
+            raise SlideDamagedError(
+                "The library that reads slides crashed on this one.", cure="Copy it again from the scanner, and check it there."
+            )
         if isinstance(found, _Crash):
             raise RuntimeError(f"in a child process:\n{found.text}")
         if isinstance(found, HepamapError):
@@ -66,14 +66,27 @@ class SlideReaders:
         for child in idle:
             child.end()
 
-    def _take(self) -> _Child:
+    def _ask(self, child: _Child | None, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        child = child or _Child()
+        try:
+            found = child.ask(function, arguments, self._timeout_s)
+        except BaseException:
+            child.kill()
+            raise
+        if isinstance(found, _Death):
+            child.kill()
+            return found
         with self._lock:
-            while self._idle:
-                child = self._idle.pop()
-                if child.alive:
-                    return child
-                child.kill()
-        return _Child()
+            self._idle.append(child)
+        return found
+
+    def _used_one(self) -> _Child | None:
+        with self._lock:
+            return self._idle.pop() if self._idle else None
+
+
+class _Death:
+    """What a child that is gone answers."""
 
 
 class _Crash:
@@ -91,10 +104,6 @@ class _Child:
         self._process.start()
         far_end.close()
 
-    @property
-    def alive(self) -> bool:
-        return bool(self._process.is_alive())
-
     def ask(self, function: Callable[..., Any], arguments: tuple[Any, ...], timeout_s: float) -> Any:
         try:
             self._line.send((function, arguments))
@@ -105,12 +114,10 @@ class _Child:
                     cure="Copy it again from the scanner. If others fail too, the operator should look at the slides' storage.",
                 )
             return self._line.recv()
-        except (EOFError, OSError) as error:
+        except (EOFError, OSError):
             self._process.join(_END_S)
             _log.error("slide_reader_died", status=self._process.exitcode)
-            raise SlideDamagedError(
-                "The library that reads slides crashed on this one.", cure="Copy it again from the scanner, and check it there."
-            ) from error
+            return _Death()
 
     def end(self) -> None:
         self._line.close()  # it sees the end of the line, and goes
