@@ -121,7 +121,7 @@ def test_uploads(site: tuple[TestClient, Path], headers: dict[str, str], body: b
 @given(data=st.data(), cut=st.booleans())
 def test_zips(site: tuple[TestClient, Path], data: st.DataObject, cut: bool) -> None:
     client, _ = site
-    names = data.draw(st.lists(st.text("a./\\:b\0é", min_size=1, max_size=12), min_size=1, max_size=4, unique=True))
+    names = data.draw(st.lists(st.text("a./\\:bé", min_size=1, max_size=12), min_size=1, max_size=4, unique=True))
     whole = bytearray(zips.zipped(*[(name, data.draw(st.binary(max_size=60))) for name in names]))
     for _ in range(data.draw(st.integers(0, 3))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))

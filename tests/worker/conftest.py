@@ -34,7 +34,8 @@ from hepamap.jobs.processes import configure_logging
 from hepamap.settings import Settings
 configure_logging()
 settings = Settings()
-uvicorn.run(create_app(settings, worker_command=[sys.executable, sys.argv[1]]), port=settings.port, log_config=None)
+app = create_app(settings, worker_command=[sys.executable, sys.argv[1]])
+uvicorn.run(app, port=settings.port, log_config=None, access_log=False)
 """
 
 
