@@ -14,7 +14,8 @@ EXPERIMENT := build/experiment
 MODELS := --models-dir $(EXPERIMENT)/packs
 STUDIES := models/recipes/studies
 
-.PHONY: help install demo test chaos lint format serve lock evaluate packs experiment bench-peers lock-peers clean
+.PHONY: help install demo test chaos soak fuzz contract polling big-upload lint format serve lock evaluate packs experiment \
+	bench-peers lock-peers clean
 
 help:  ## Show the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -36,8 +37,25 @@ demo: install  ## Paint a synthetic slide, find its tumour, measure the contours
 test: install  ## Run the tests.
 	$(BIN)/python -m pytest
 
-chaos: install  ## Kill server and workers at random on a private PostgreSQL; count what came of 200 jobs (about 2 minutes).
-	$(BIN)/python -m tests.worker.chaos
+chaos: install  ## Kill server, workers and PostgreSQL itself at random; count what came of 200 jobs (about 2 minutes).
+	$(BIN)/python -m tests.worker.chaos --database-kills 6
+
+soak: install  ## The long forms of the hardening tests, one after the other (about half an hour).
+	$(MAKE) --no-print-directory chaos contract fuzz polling big-upload
+	HEPAMAP_TEST_CLIENT_ROUNDS=200 $(BIN)/python -m pytest tests/api/test_slow_clients.py
+
+contract: install  ## 200 requests of each kind to each call of the OpenAPI document, by schemathesis.
+	HEPAMAP_TEST_CONTRACT_EXAMPLES=200 $(BIN)/python -m pytest tests/api/test_openapi_contract.py
+
+fuzz: install  ## 2000 slides of each kind with changed bytes; says how they ended.
+	HEPAMAP_TEST_FUZZED_SLIDES=2000 $(BIN)/python -m pytest -s tests/api/test_fuzzed_slides.py
+
+polling: install  ## Time GET /health/live while a slide runs and 50 clients poll; fails above 100 ms at p99.
+	$(BIN)/python -m tests.worker.polling
+
+big-upload: install  ## 3 GB to a real server, cut 5 times: whole, and in flat memory. Takes 3 GB below build/.
+	HEPAMAP_TEST_UPLOAD_MB=3072 $(BIN)/python -m pytest --basetemp build/big-upload tests/api/test_upload_process.py -k five_times
+	rm -rf build/big-upload
 
 lint: install  ## Check style, types and layers.
 	$(BIN)/ruff format --check server tests

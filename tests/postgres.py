@@ -9,9 +9,10 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 
@@ -36,6 +37,15 @@ class Postgres:
     def stop(self) -> None:
         """At once, as a crash would."""
         self._run("pg_ctl", "stop", "-w", "-D", str(self.folder / "data"), "-m", "immediate")
+
+    def kill(self) -> None:
+        """All its processes by `kill -9`, the first one first."""
+        first = psutil.Process(int((self.folder / "data" / "postmaster.pid").read_text().split()[0]))
+        processes = [first, *first.children(recursive=True)]
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(processes, 30)
 
     def new_database(self) -> str:
         """The URL of an empty database."""

@@ -6,7 +6,7 @@ names the cause and a `cure` that says what the user can do. No HTTP here: `api/
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class HepamapError(Exception):
@@ -18,6 +18,14 @@ class HepamapError(Exception):
         super().__init__(message)
         self.message = message
         self.cure = cure
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As it is, whatever its constructor takes: failures are passed on between processes.
+        return _restored, (type(self), self.message), self.__dict__
+
+
+def _restored(kind: type[HepamapError], message: str) -> HepamapError:
+    return kind.__new__(kind, message)
 
 
 class SlideError(HepamapError):

@@ -87,7 +87,10 @@ class Settings(BaseSettings):
     upload_expires_h: float = Field(default=24.0, gt=0, le=24)
     """How long a resumable upload is kept after its last byte unless an analysis uses it, hours; a day at most."""
     upload_silence_s: float = Field(default=60.0, gt=0)
-    """How long the server waits for the next bytes of a resumable upload before it takes the client for gone, seconds."""
+    """How long the server waits for the next bytes of a request, or for a client to take those of an answer, before it takes
+    the client for gone, seconds; the head of a request must have come whole in that time."""
+    slide_open_s: float = Field(default=60.0, gt=0)
+    """How long a slide may take to be opened and looked at when somebody asks about it, seconds."""
     wait_max_s: float = Field(default=60.0, ge=0)
     """The longest that a request may wait for its analysis (`Prefer: wait`), seconds; proxies give up after about as long."""
     events_heartbeat_s: float = Field(default=15.0, gt=0)

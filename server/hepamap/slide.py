@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -70,7 +71,7 @@ class Slide:
         self._handle = handle
         self._pixel_size_source = pixel_size_source
         # Copied once: after one failed read OpenSlide answers every question, from any thread, with that failure.
-        self._properties = dict(handle.properties)
+        self._properties = _properties_of(handle)
         width, height = handle.dimensions
         self.size_l0 = Size(width, height)
         self._levels = [
@@ -96,7 +97,7 @@ class Slide:
         """
         handle, path = open_openslide(path)
         try:
-            return cls(path, handle, _find_pixel_size(path, handle.properties, mpp_override_um, client_pixel_size))
+            return cls(path, handle, _find_pixel_size(path, _properties_of(handle), mpp_override_um, client_pixel_size))
         except BaseException:
             handle.close()
             raise
@@ -312,6 +313,15 @@ def _on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _without_paths(error: Exception) -> str:
     """OpenSlide's words, less folder names: they may reach a client."""
     return " ".join(Path(word).name if "/" in word else word for word in str(error).split())
+
+
+def _properties_of(handle: openslide.OpenSlide) -> dict[str, str]:
+    """What a slide says of itself. A name that is damaged cannot be asked for, and is left out."""
+    found = {}
+    for name in handle.properties:
+        with suppress(KeyError):
+            found[name] = handle.properties[name]
+    return found
 
 
 def _find_pixel_size(

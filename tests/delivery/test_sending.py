@@ -15,13 +15,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from sqlalchemy import Engine
-from sqlalchemy.exc import OperationalError
 
 from hepamap.delivery.dispatcher import Dispatcher
 from hepamap.delivery.outbox import Attempt, Delivery, DeliveryState, Outbox
 from hepamap.delivery.sender import Sender
 from hepamap.delivery.signature import Secrets, signature_of
 from hepamap.delivery.targets import TargetPolicy, resolve_by_system
+from hepamap.jobs.errors import JobStoreError
 from tests.delivery.conftest import SECRET, Clock, only, put
 from tests.delivery.receiver import receiving
 
@@ -219,7 +219,7 @@ def test_a_database_that_goes_away_is_waited_for(
         nonlocal failures
         if failures:
             failures -= 1
-            raise OperationalError("select", {}, Exception("gone"))
+            raise JobStoreError("gone", cure="wait")
         return whole(limit)
 
     monkeypatch.setattr(outbox, "take", take)

@@ -1,6 +1,7 @@
-"""Kills server and workers at random moments and counts what came of the jobs.
+"""Kills server, workers and PostgreSQL at random moments and counts what came of the jobs.
 
     python -m tests.worker.chaos                    200 jobs, 2 workers, 30 kills: nothing lost, nothing twice
+    python -m tests.worker.chaos --database-kills 6  and PostgreSQL itself 6 times, all its processes at once
     python -m tests.worker.chaos --throughput       the same jobs with one worker and with two
 
 Needs PostgreSQL's programs; it starts a private one in a temporary folder.
@@ -24,7 +25,7 @@ from typing import Any
 from hepamap.jobs.store import JobStore
 from hepamap.operations import tallies
 from hepamap.settings import Settings
-from tests.postgres import running_postgres
+from tests.postgres import Postgres, running_postgres
 from tests.worker.fleet import Fleet, fleet_settings
 from tests.worker.small_worker import answer_to
 
@@ -54,8 +55,29 @@ class Counts:
         return self.asked == self.analyses == self.succeeded == self.right == self.ends_stored
 
 
-def chaos(settings: Settings, *, jobs: int, workers: int, kills: int, job_seconds: float, seed: int) -> Counts:
-    """Ask for `jobs` analyses while processes are killed, and wait for the answers."""
+def chaos(
+    settings: Settings,
+    *,
+    jobs: int,
+    workers: int,
+    kills: int,
+    job_seconds: float,
+    seed: int,
+    postgres: Postgres | None = None,
+    database_kills: int = 0,
+) -> Counts:
+    """Ask for `jobs` analyses while processes are killed, and wait for the answers.
+
+    Args:
+        settings: of the site.
+        jobs: how many.
+        workers: how many.
+        kills: of the server and the workers, all together.
+        job_seconds: how long a job takes undisturbed.
+        seed: which moments, and which processes.
+        postgres: the database's server.
+        database_kills: how often that is killed, besides.
+    """
     rng = random.Random(seed)
     fleet = Fleet(settings, workers, job_seconds)
     asking = threading.Thread(target=lambda: [fleet.ask(number) for number in range(jobs)])
@@ -63,13 +85,26 @@ def chaos(settings: Settings, *, jobs: int, workers: int, kills: int, job_second
     killed: Counter[str] = Counter()
     # Spread over the time that the jobs would take undisturbed: processes need some time to start anew.
     pause_s = max(0.5, jobs * job_seconds / workers / max(1, kills))
-    for _ in range(kills):
+    victims = [False] * kills + [True] * database_kills
+    rng.shuffle(victims)
+    for is_database in victims:
         time.sleep(rng.uniform(0.2, 1.8) * pause_s)
-        number = rng.randrange(workers + 1)
-        fleet.kill(number)
-        killed["worker" if number else "server"] += 1
-    asking.join()
+        fleet.revive()
+        if is_database:
+            assert postgres is not None
+            postgres.kill()
+            killed["postgresql"] += 1
+            time.sleep(rng.uniform(0.1, 3.0))
+            postgres.start()
+        else:
+            number = rng.randrange(workers + 1)
+            fleet.kill(number)
+            killed["worker" if number else "server"] += 1
+    while asking.is_alive():
+        fleet.revive()
+        asking.join(0.5)
     while any(analysis["finished_at"] is None for analysis in fleet.analyses()):
+        fleet.revive()
         time.sleep(0.2)
     analyses = fleet.analyses()
     exits = fleet.stop()
@@ -108,6 +143,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--database-kills", type=int, default=0)
     parser.add_argument("--job-seconds", type=float, default=0.6)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--throughput", action="store_true", help="no kills; one worker against two")
@@ -125,6 +161,8 @@ def main() -> int:
                     kills=kills,
                     job_seconds=arguments.job_seconds,
                     seed=arguments.seed,
+                    postgres=postgres,
+                    database_kills=0 if arguments.throughput else arguments.database_kills,
                 )
             print(json.dumps({"workers": workers, **asdict(counts), "flawless": counts.flawless}))  # noqa: T201
             found.append(counts)

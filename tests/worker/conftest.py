@@ -34,7 +34,8 @@ from hepamap.jobs.processes import configure_logging
 from hepamap.settings import Settings
 configure_logging()
 settings = Settings()
-uvicorn.run(create_app(settings, worker_command=[sys.executable, sys.argv[1]]), port=settings.port, log_config=None)
+app = create_app(settings, worker_command=[sys.executable, sys.argv[1]])
+uvicorn.run(app, port=settings.port, log_config=None, access_log=False)
 """
 
 
@@ -66,12 +67,16 @@ class Server:
     def is_ready(self) -> bool:
         return self.is_alive() and self.http.get("/health/ready").status_code == 200
 
+    def entries(self) -> list[Any]:
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
     def statuses_of_stopped_workers(self) -> list[int]:
-        entries = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
-        return [entry["status"] for entry in entries if entry["event"] == "worker_stopped"]
+        return [entry["status"] for entry in self.entries() if entry["event"] == "worker_stopped"]
 
     def workers(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children()
+        """Without the processes that look at slides."""
+        children = psutil.Process(self.process.pid).children()
+        return [child for child in children if child.status() != "zombie" and "worker" in " ".join(child.cmdline())]
 
     def get(self, analysis: Any) -> Any:
         return self.http.get(analysis["links"]["self"]).raise_for_status().json()

@@ -69,6 +69,13 @@ class Fleet:
         self._end(number, signal.SIGKILL)
         self.processes[number] = self._start(self._commands[number])
 
+    def revive(self) -> None:
+        """Start again what has ended by itself, as systemd or docker would: nothing begins while the database is away."""
+        for number, process in enumerate(self.processes):
+            if process.poll() is not None:
+                with process:
+                    self.processes[number] = self._start(self._commands[number])
+
     def stop(self) -> list[int]:
         """Stop all of them politely; their exit statuses."""
         self.http.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import psutil
 
 from hepamap.settings import Settings
-from tests.worker.conftest import Server, ServerFactory, wait_for
+from tests.worker.conftest import SERVER, Server, ServerFactory, wait_for
 
 
 def is_counting(server: Server, analysis: Any) -> bool:
@@ -96,3 +97,20 @@ def test_ctrl_c_ends_both_without_a_traceback(start: ServerFactory, settings: Se
     assert server.statuses_of_stopped_workers() == [0]
     assert "Traceback" not in log
     assert "Fatal" not in log
+
+
+def test_a_slide_that_crashes_its_worker_three_times_is_failed_and_blocks_nobody(
+    start: ServerFactory, settings: Settings, slide: Path
+) -> None:
+    crashing = Path(__file__).with_name("crashing_worker.py")
+    server = start(settings, [sys.executable, "-c", SERVER, str(crashing)])
+    bad = server.post(slide, threshold=0.05)
+    good = server.post(slide, threshold=0.5)
+    failed = wait_for(lambda: (found := server.get(bad))["state"] == "failed" and found, 60)
+    assert failed["error"]["code"] == "worker_lost"
+    wait_for(lambda: server.get(good)["state"] == "succeeded", 60)
+    deaths = [entry for entry in server.entries() if entry["event"] == "worker_died"]
+    assert [entry["status"] for entry in deaths] == [-signal.SIGSEGV] * settings.worker_attempts_max
+    # Each time it is waited longer.
+    delays = [entry["restart_in_s"] for entry in deaths]
+    assert delays == [0.1, 0.2, 0.4]

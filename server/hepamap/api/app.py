@@ -37,6 +37,7 @@ from hepamap.api.routes import (
 from hepamap.api.schemas import AnalysisRequest, Problem
 from hepamap.api.security import PUBLIC, Access, AccessGate
 from hepamap.api.services import Services
+from hepamap.api.slide_readers import SlideReaders
 from hepamap.api.tidying import tidying
 from hepamap.api.verdict_schemas import VerdictRequest
 from hepamap.api.views import API_PREFIX
@@ -80,8 +81,11 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] = WORKER_COM
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         make_folders(settings)
-        with closing(JobStore.open(settings.database, on_finished=finish_jobs)) as store:
-            app.state.services = Services(settings, store, JobWatch(store.get))
+        with (
+            closing(JobStore.open(settings.database, on_finished=finish_jobs)) as store,
+            closing(SlideReaders(timeout_s=settings.slide_open_s)) as readers,
+        ):
+            app.state.services = Services(settings, store, JobWatch(store.get), readers)
             app.state.access = Access.of(settings, store.engine)
             supervisor = _start_worker(settings, worker_command)
             try:
@@ -138,7 +142,7 @@ def _surround(app: FastAPI, settings: Settings) -> None:
             allow_headers=["*"],
             expose_headers=["*"],
         )
-    app.add_middleware(RequestFrame, metrics=app.state.metrics)
+    app.add_middleware(RequestFrame, metrics=app.state.metrics, silence_s=settings.upload_silence_s)
 
 
 def _start_worker(settings: Settings, command: Sequence[str]) -> WorkerSupervisor | None:

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 
 from hepamap import errors
 from hepamap.access import errors as access_errors
+from hepamap.api.disk import disk_full, is_full
 from hepamap.api.upload_errors import CHECKSUM_MISMATCH, UPLOAD_STATUS
 from hepamap.delivery.errors import CallbackError
 from hepamap.jobs.errors import IdempotencyKeyReusedError, JobStoreError
@@ -157,6 +158,11 @@ _HTTP_PROBLEMS = {
         "This address does not take that method.",
         "See the Allow header for the methods that it takes.",
     ),
+    HTTPStatus.REQUEST_TIMEOUT: (
+        "request_stalled",
+        "The request stopped coming before it was whole.",
+        "Send it again; large slides over bad lines by /api/v1/uploads, which goes on where it was cut.",
+    ),
 }
 
 
@@ -216,6 +222,7 @@ def install_handlers(app: FastAPI) -> None:
     app.add_exception_handler(errors.HepamapError, answer_foreseen)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(HTTPException, _answer_http)
+    app.add_exception_handler(OSError, _answer_disk)
 
 
 def parse_invalid(error: ValidationError) -> RequestInvalidError:
@@ -243,6 +250,14 @@ def answer_foreseen(request: Request, error: Exception) -> JSONResponse:
 def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     return answer_foreseen(request, RequestInvalidError.of(error.errors()))
+
+
+def _answer_disk(request: Request, error: Exception) -> JSONResponse:
+    """A full disk can show at any write; all else that the system says here is for the last resort."""
+    assert isinstance(error, OSError)
+    if not is_full(error):
+        raise error
+    return answer_foreseen(request, disk_full())
 
 
 def _answer_http(request: Request, error: Exception) -> JSONResponse:

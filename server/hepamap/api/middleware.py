@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import time
 import uuid
+from http import HTTPStatus
 
 import structlog
+from anyio import move_on_after
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -24,8 +27,9 @@ _USABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 class RequestFrame:
     """Plain ASGI and not starlette's BaseHTTPMiddleware, which would buffer streams and hide disconnects."""
 
-    def __init__(self, app: ASGIApp, metrics: RequestMetrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: RequestMetrics, silence_s: float) -> None:
         self._app = app
+        self._silence_s = silence_s
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,7 +54,7 @@ class RequestFrame:
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
-                await self._app(scope, receive, send_framed)
+                await self._app(scope, _impatient(receive, self._silence_s), send_framed)
             except ClientDisconnect:
                 _log.info("client_disconnected", route=route_of(scope))
             except Exception:
@@ -69,6 +73,23 @@ class RequestFrame:
                 caller=scope["state"].get("caller"),
                 duration_ms=round(duration_s * 1000, 1),
             )
+
+
+def _impatient(receive: Receive, silence_s: float) -> Receive:
+    """The same, but a body that stops coming is a failed request; after its end only the client's going is waited for."""
+    whole = False
+
+    async def receive_in_time() -> Message:
+        nonlocal whole
+        if whole:
+            return await receive()
+        with move_on_after(silence_s):
+            message = await receive()
+            whole = message["type"] != "http.request" or not message.get("more_body", False)
+            return message
+        raise HTTPException(HTTPStatus.REQUEST_TIMEOUT)
+
+    return receive_in_time
 
 
 def route_of(scope: Scope) -> str:

@@ -292,7 +292,7 @@ class ReadyAnswer(Answer):
     """Whether an analysis that is asked for now would be done."""
 
     status: Literal["ready", "not_ready"] = Field(description="`ready` where every check is ok.", examples=["ready"])
-    checks: dict[str, CheckAnswer] = Field(description="database, disk, worker, models.")
+    checks: dict[str, CheckAnswer] = Field(description="database, disk, queue, worker, models.")
     notice: str = Field(default=RESEARCH_USE_ONLY, description="What results may be used for.")
 
 

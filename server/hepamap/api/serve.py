@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from hepamap.access.keys import KeyStore
 from hepamap.access.protection import require_protected
 from hepamap.api.app import create_app
+from hepamap.api.lines import protocol_of
 from hepamap.jobs.store import JobStore
 from hepamap.operations.folders import make_folders
 from hepamap.settings import Settings
@@ -44,6 +45,7 @@ def serve(settings: Settings) -> None:
         port=settings.port,
         # The caller has set up logging, and the app logs each request itself.
         log_config=None,
+        http=protocol_of(settings.upload_silence_s),
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=_GRACE_S,

@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from hepamap.api.slide_paths import SlideFolders
+from hepamap.api.slide_readers import SlideReaders
 from hepamap.api.upload_room import UploadLimits
 from hepamap.api.upload_store import UploadStore
 from hepamap.api.waiting import JobWatch
@@ -22,11 +23,12 @@ from hepamap.verdicts.thresholds import ThresholdStore
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The settings, the open store, and what looks at it for all who wait."""
+    """The settings, the open store, what looks at it for all who wait, and what looks at slides."""
 
     settings: Settings
     store: JobStore
     watch: JobWatch
+    readers: SlideReaders
 
     @property
     def slide_folders(self) -> SlideFolders:

@@ -73,7 +73,7 @@ def _submit(received: Received, services: Services, idempotency_key: str | None,
         services.callback_secrets.get(request.callback.secret_id)
     path = _slide_path(request, received, services)
     detection = _detection_request(request, path, services.settings.default_model)
-    checked = check_request(detection, services.settings.models_dir)
+    checked = services.readers.run(check_request, detection, services.settings.models_dir)
     question = Question(
         kind=ANALYSIS,
         key=checked.key,

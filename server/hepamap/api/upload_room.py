@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from hepamap.api.disk import disk_full
 from hepamap.api.errors import UploadTooLargeError
 from hepamap.api.upload_errors import UploadQuotaError
-from hepamap.errors import OutputNotWritableError
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,20 +70,4 @@ def upload_too_large(max_bytes: int) -> UploadTooLargeError:
     return UploadTooLargeError(
         f"The slide is larger than this server takes ({max_bytes} bytes).",
         cure="Put the slide into a folder that the server sees and send its path, or have the operator raise the limit.",
-    )
-
-
-def disk_full() -> OutputNotWritableError:
-    """The disk has no room."""
-    return OutputNotWritableError(
-        "The server has no room for this slide.", cure="Ask the operator to free space in the server's data folder."
-    )
-
-
-def disk_failure(error: OSError) -> OutputNotWritableError:
-    """What to tell a client where writing failed."""
-    if error.errno in _FULL:
-        return disk_full()
-    return OutputNotWritableError(
-        "The server cannot write to its data folder.", cure="Ask the operator to look at the server's data folder."
     )

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 
 from hepamap.api.archives import is_archive, slide_in, unpack
 from hepamap.api.checksums import Checksum
+from hepamap.api.disk import disk_failure
 from hepamap.api.file_names import safe_name
 from hepamap.api.upload_errors import (
     ArchiveError,
@@ -32,7 +33,7 @@ from hepamap.api.upload_errors import (
     UploadOffsetError,
     UploadRequestError,
 )
-from hepamap.api.upload_room import UploadLimits, disk_failure, require_room, upload_too_large
+from hepamap.api.upload_room import UploadLimits, require_room, upload_too_large
 from hepamap.jobs.processes import exclusive_lock
 
 # How much a crash of the machine may cost, bytes; each time the disk is waited for.

@@ -11,6 +11,7 @@ import os
 import shutil
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -21,13 +22,14 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from hepamap.api.archives import is_archive, slide_in, unpack
+from hepamap.api.disk import disk_failure
 from hepamap.api.errors import (
     RequestInvalidError,
     RequestTooLargeError,
     UnsupportedMediaTypeError,
 )
 from hepamap.api.file_names import safe_name
-from hepamap.api.upload_room import UploadLimits, disk_failure, require_room, upload_too_large
+from hepamap.api.upload_room import UploadLimits, require_room, upload_too_large
 
 # Written in pieces of this size, each by a thread, so that a slow disk never holds up other requests.
 PIECE_BYTES = 1024**2
@@ -203,7 +205,8 @@ class _Parts:
 
     def discard(self) -> None:
         """Remove what was written."""
-        self._end_part()
+        with suppress(OSError):  # closing writes what is left, and the disk may be what this is about
+            self._end_part()
         if self._slide is not None:
             shutil.rmtree(self._slide.parent, ignore_errors=True)
 
@@ -251,9 +254,9 @@ class _Parts:
                 raise _json_too_large(self._limits.max_request_bytes)
 
     def _end_part(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
 
     def _end(self) -> None:
         self._complete = True

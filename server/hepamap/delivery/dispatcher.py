@@ -6,10 +6,10 @@ import anyio
 import structlog
 from anyio import to_thread
 from anyio.abc import TaskGroup
-from sqlalchemy.exc import SQLAlchemyError
 
 from hepamap.delivery.outbox import Delivery, DeliveryState, Outbox
 from hepamap.delivery.sender import Sender
+from hepamap.jobs.errors import JobStoreError
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -41,8 +41,8 @@ class Dispatcher:
             return True
         try:
             due = await to_thread.run_sync(self._outbox.take, free)
-        except SQLAlchemyError as error:
-            _log.warning("outbox_unavailable", reason=type(error).__name__)
+        except JobStoreError as error:
+            _log.warning("outbox_unavailable", reason=error.because)
             return False
         for delivery in due:
             self._under_way += 1
@@ -56,8 +56,8 @@ class Dispatcher:
             # Without the address: it may hold what only the receiver is to know.
             log = _log.info if state is DeliveryState.DELIVERED else _log.warning
             log("callback", delivery=delivery.id, job=delivery.job_id, state=state, status=attempt.status, reason=attempt.error)
-        except SQLAlchemyError as error:
-            _log.warning("outbox_unavailable", reason=type(error).__name__)
+        except JobStoreError as error:
+            _log.warning("outbox_unavailable", reason=error.because)
         except Exception:
             # The last resort: what fails in a way that nobody foresaw must not take the other deliveries with it.
             _log.exception("callback_crashed", delivery=delivery.id)
@@ -67,5 +67,5 @@ class Dispatcher:
     async def _forget_old(self) -> None:
         try:
             await to_thread.run_sync(self._outbox.forget_old)
-        except SQLAlchemyError as error:
-            _log.warning("outbox_unavailable", reason=type(error).__name__)
+        except JobStoreError as error:
+            _log.warning("outbox_unavailable", reason=error.because)

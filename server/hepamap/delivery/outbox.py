@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Engine, delete, select, update
+from sqlalchemy import delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from hepamap.delivery.tables import AttemptRow, DeliveryRow
 from hepamap.jobs.job import Job
+from hepamap.jobs.sessions import Sessions
 
 EVENT = "analysis.finished"
 """The one kind of event that there is."""
@@ -111,30 +111,28 @@ def _row(job: Job, callback: Mapping[str, Any], now: datetime) -> DeliveryRow:
     )
 
 
-class Outbox:
+class Outbox(Sessions):
     """The table; may be used by many threads and processes."""
-
-    def __init__(self, engine: Engine, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        self._engine = engine
-        self._clock = clock
 
     def take(self, limit: int) -> list[Delivery]:
         """Take what is due. Nobody else gets it for a while; where this process dies, it is due again after that."""
         now = self._clock()
+        # A first try waits for no clock: the worker's, which wrote the time, may be ahead of this one, or was set back since.
+        ripe = or_(DeliveryRow.next_at <= now, DeliveryRow.attempts == 0)
         due = (
             select(DeliveryRow.id)
-            .where(DeliveryRow.state == DeliveryState.PENDING.value, DeliveryRow.next_at <= now)
+            .where(DeliveryRow.state == DeliveryState.PENDING.value, ripe)
             .order_by(DeliveryRow.next_at)
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
         statement = (
             update(DeliveryRow)
-            .where(DeliveryRow.id.in_(due.scalar_subquery()), DeliveryRow.next_at <= now)
+            .where(DeliveryRow.id.in_(due.scalar_subquery()), ripe)
             .values(next_at=now + timedelta(seconds=_LEASE_S), attempts=DeliveryRow.attempts + 1)
             .returning(DeliveryRow)
         )
-        with self._session() as session:
+        with self.writing() as session:
             return [_delivery(row) for row in session.scalars(statement, execution_options={"synchronize_session": False})]
 
     def settle(self, taken: Delivery, attempt: Attempt) -> DeliveryState:
@@ -153,7 +151,7 @@ class Outbox:
             values["finished_at"] = now
         # Not where the lease ran out and another one has taken it since.
         mine = (DeliveryRow.id == taken.id, DeliveryRow.attempts == taken.attempts)
-        with self._session() as session:
+        with self.writing() as session:
             known = session.scalars(update(DeliveryRow).where(*mine).values(**values).returning(DeliveryRow.id)).first()
             if known is not None:
                 session.add(
@@ -170,7 +168,7 @@ class Outbox:
 
     def of_job(self, job_id: str) -> list[Delivery]:
         """The deliveries of a job with their logs, oldest first."""
-        with self._session() as session:
+        with self.reading() as session:
             rows = session.scalars(select(DeliveryRow).where(DeliveryRow.job_id == job_id).order_by(DeliveryRow.created_at)).all()
             log = select(AttemptRow).where(AttemptRow.delivery_id.in_([row.id for row in rows])).order_by(AttemptRow.number)
             attempts = list(session.scalars(log))
@@ -179,15 +177,10 @@ class Outbox:
     def forget_old(self) -> None:
         """Remove what was settled long ago."""
         border = self._clock() - timedelta(days=_LOG_DAYS)
-        with self._session() as session:
+        with self.writing() as session:
             old = select(DeliveryRow.id).where(DeliveryRow.finished_at <= border)
             session.execute(delete(AttemptRow).where(AttemptRow.delivery_id.in_(old.scalar_subquery())))
             session.execute(delete(DeliveryRow).where(DeliveryRow.finished_at <= border))
-
-    @contextmanager
-    def _session(self) -> Iterator[Session]:
-        with Session(self._engine) as session, session.begin():
-            yield session
 
 
 def _delivery(row: DeliveryRow, attempts: Sequence[AttemptRow] = ()) -> Delivery:

@@ -10,7 +10,7 @@ import uuid
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, delete, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, delete, exists, or_, select, update
 from sqlalchemy.orm import Session
 
 from hepamap.jobs.job import Beat, Computation, JobFailure, JobProgress, JobResult, WorkerSeen
@@ -112,11 +112,23 @@ class Claims(Sessions):
         """
         gone = ComputationRow.state == JobState.RUNNING.value
         if silent_for_s is not None:
+            self._forgive_the_future(silent_for_s)
             gone = and_(gone, ComputationRow.heartbeat_at <= self._clock() - timedelta(seconds=silent_for_s))
         with self.reading() as session:
             ids = list(session.scalars(select(ComputationRow.id).where(gone)))
         settled = [self._settle(and_(ComputationRow.id == work_id, gone), attempts_max) for work_id in ids]
         return tuple(work for work in settled if work is not None)
+
+    def _forgive_the_future(self, silent_for_s: float) -> None:
+        """Where the clock was set back, count signs of life from now on: else the dead would live until it has caught up."""
+        now = self._clock()
+        for row in (ComputationRow, WorkerRow):
+            ahead = row.heartbeat_at > now + timedelta(seconds=silent_for_s)
+            with self.reading() as session:
+                if not session.scalar(select(exists().where(ahead))):
+                    continue
+            with self.writing() as session:
+                session.execute(update(row).where(ahead).values(heartbeat_at=now))
 
     def _settle(self, gone: ColumnElement[bool], attempts_max: int) -> Computation | None:
         return (
@@ -142,6 +154,7 @@ class Claims(Sessions):
 
     def forget_workers(self, *, silent_for_s: float, worker_id: str | None = None) -> None:
         """Remove workers that are gone: those silent for so long, and the one that says so itself."""
+        self._forgive_the_future(silent_for_s)
         silent = WorkerRow.heartbeat_at <= self._clock() - timedelta(seconds=silent_for_s)
         with self.writing() as session:
             session.execute(delete(WorkerRow).where(or_(silent, WorkerRow.id == worker_id)))

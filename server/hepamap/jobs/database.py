@@ -159,13 +159,16 @@ def _url_of(place: Path | str) -> URL:
     return url.set(drivername="postgresql+psycopg")
 
 
+# Parameters are hidden in both: an error's text goes into the log, and among them is whose slide it is.
+
+
 def _postgresql(url: URL) -> Engine:
     # Asked before each use: a database that was restarted costs nobody an error.
-    return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": _CONNECT_TIMEOUT_S})
+    return create_engine(url, pool_pre_ping=True, hide_parameters=True, connect_args={"connect_timeout": _CONNECT_TIMEOUT_S})
 
 
 def _sqlite(url: URL) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S})
+    engine = create_engine(url, hide_parameters=True, connect_args={"timeout": _BUSY_TIMEOUT_S})
     event.listen(engine, "connect", _configure_connection)
     return engine
 

@@ -10,6 +10,11 @@ class JobStoreError(HepamapError):
 
     code = "job_store_unavailable"
 
+    def __init__(self, message: str, *, cure: str, because: str = "") -> None:
+        super().__init__(message, cure=cure)
+        self.because = because or message
+        """What the database says, in a line; for the log."""
+
 
 class IdempotencyKeyReusedError(HepamapError):
     """A client's idempotency key came again, with another request."""

@@ -38,7 +38,8 @@ def configure_logging(level: int = logging.INFO) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
     )
     endings: list[Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        # Without the values of variables, which rich would show: they may name a patient.
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if sys.stderr.isatty()
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )

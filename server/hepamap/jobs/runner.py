@@ -111,7 +111,7 @@ class JobRunner:
                     self._clean_up(work)
             return self._store.claim()
         except JobStoreError as error:
-            _log.warning("job_store_unavailable", reason=error.message)
+            _log.warning("job_store_unavailable", reason=error.because)
             time.sleep(1.0)
             return None
 
@@ -157,7 +157,7 @@ class JobRunner:
                     self._clean_up(job)
                 return
             except JobStoreError as error:
-                _log.warning("job_store_unavailable", job=job.id, reason=error.message)
+                _log.warning("job_store_unavailable", job=job.id, reason=error.because)
                 time.sleep(min(0.1 * 2**attempt, 5.0))
         _log.error("job_end_not_stored", job=job.id)
 
@@ -210,7 +210,7 @@ class _Pulse(threading.Thread):
         try:
             self._store.forget_workers(silent_for_s=self._limits.stale_s, worker_id=self._seen.id)
         except JobStoreError as error:
-            _log.warning("job_store_unavailable", reason=error.message)
+            _log.warning("job_store_unavailable", reason=error.because)
 
     def run(self) -> None:
         """Beat until the end."""
@@ -218,7 +218,7 @@ class _Pulse(threading.Thread):
             try:
                 self._beat()
             except JobStoreError as error:
-                _log.warning("job_store_unavailable", reason=error.message)
+                _log.warning("job_store_unavailable", reason=error.because)
             self._ended.wait(self._limits.beat_s)
 
     def _beat(self) -> None:

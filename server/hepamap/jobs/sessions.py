@@ -93,9 +93,11 @@ class Sessions:
         except IntegrityError:
             raise
         except (DBAPIError, TimeoutError) as error:
-            cause = str(error.orig if isinstance(error, DBAPIError) else error).strip()
+            # What the database says has names of hosts and users in it, and further lines may quote a row: not for clients.
+            cause = str(error.orig if isinstance(error, DBAPIError) else error).strip().partition("\n")[0]
             raise JobStoreError(
-                f"The job database does not answer: {cause}.",
+                "The job database does not answer.",
+                because=cause,
                 cure="Try again in a moment. If it stays so, the operator should look at the database and its disk.",
             ) from error
 

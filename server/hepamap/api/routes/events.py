@@ -38,18 +38,33 @@ class EventAnswer(Answer):
     links: LinksAnswer = Field(description="As of the analysis.")
 
 
+_EVENT = {
+    "type": "object",
+    "properties": {
+        "event": {"enum": ["state", "progress", "end", "gone"]},
+        "id": {"type": "string", "description": "For `Last-Event-ID`."},
+        "retry": {"type": "integer"},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {"$ref": "#/components/schemas/EventAnswer"},
+        },
+    },
+}
+
+
 @router.get(
     "/events",
     response_class=Response,
     responses={
         200: {
             "description": "`state` whenever the state changes, `progress` in between, `end` with the final state, `gone` where "
-            "the analysis was deleted; each with this as its data. Comments keep the line open. After `end` and `gone` the "
+            "the analysis was deleted (its data is an empty object). Comments keep the line open. After `end` and `gone` the "
             "stream ends.",
-            "content": {"text/event-stream": {"schema": {"$ref": "#/components/schemas/EventAnswer"}}},
+            "content": {"text/event-stream": {"schema": _EVENT}},
         },
         204: {"description": "The client has seen the end (`Last-Event-ID`); it need not come back."},
-        **problems(s404="There is no analysis of that id."),
+        **problems(s404="There is no analysis of that id.", s422="`Last-Event-ID` is too long."),
     },
 )
 async def watch_analysis(

@@ -15,6 +15,7 @@ import hepamap
 from hepamap.api.schemas import CheckAnswer, LiveAnswer, ReadyAnswer, VersionAnswer
 from hepamap.api.services import Services, ServicesOf
 from hepamap.errors import HepamapError
+from hepamap.jobs.states import JobState
 from hepamap.model_pack import find_pack, list_packs
 from hepamap.operations.packs import PackChecker
 
@@ -39,6 +40,7 @@ def ready(services: ServicesOf, response: Response) -> ReadyAnswer:
     checks = {
         "database": _check(_database, services),
         "disk": _check(_disk, services),
+        "queue": _check(_queue, services),
         "worker": _check(_worker, services),
         "models": _check(_models, services),
     }
@@ -76,6 +78,11 @@ def _disk(services: Services) -> CheckAnswer:
     free = shutil.disk_usage(settings.data_dir).free
     detail = f"{free / 1024**3:.1f} GiB free, {settings.min_free_bytes / 1024**3:.1f} GiB needed"
     return CheckAnswer(ok=free >= settings.min_free_bytes, detail=detail)
+
+
+def _queue(services: Services) -> CheckAnswer:
+    counts = services.store.counts()
+    return CheckAnswer(ok=True, detail=f"{counts[JobState.QUEUED]} waiting, {counts[JobState.RUNNING]} running")
 
 
 def _worker(services: Services) -> CheckAnswer:

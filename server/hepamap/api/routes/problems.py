@@ -17,6 +17,7 @@ def problems(**descriptions: str) -> Responses:
     described = {
         HTTPStatus.UNAUTHORIZED: "The credentials are missing, wrong or expired.",
         HTTPStatus.FORBIDDEN: "The caller may not do this.",
+        HTTPStatus.REQUEST_TIMEOUT: "The request stopped coming before it was whole.",
         HTTPStatus.MISDIRECTED_REQUEST: "The server is not called by that name.",
         HTTPStatus.TOO_MANY_REQUESTS: "The caller asks too often; Retry-After says when to come back.",
         **{int(name[1:]): text for name, text in descriptions.items()},

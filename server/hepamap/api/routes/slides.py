@@ -28,7 +28,7 @@ def resolve_slide(wanted: ResolveRequest, services: ServicesOf) -> ResolvedAnswe
     except SlideNotAllowedError as error:
         return ResolvedAnswer(reason=ReasonAnswer(code=error.reason, message=error.message, cure=error.cure))
     try:
-        return _look_at(path, wanted)
+        return services.readers.run(_look_at, path, wanted)
     except SlideError as error:
         return ResolvedAnswer(reason=ReasonAnswer(code=error.code, message=error.message, cure=error.cure))
 
