@@ -72,6 +72,8 @@ class Engine:
             (self.folder / name).mkdir()
         storage = self._kept / "storage"
         storage.mkdir(parents=True, exist_ok=True)
+        # It knows the folders of the last run, and podman would insist on them.
+        shutil.rmtree(storage / "libpod", ignore_errors=True)
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         conf = self.folder / "conf"
         (self.folder / "docker/config.json").write_text("{}")
@@ -91,6 +93,7 @@ class Engine:
             **kept,
             "TMPDIR": str(self.folder / "tmp"),
             "DOCKER_CONFIG": str(self.folder / "docker"),
+            "COMPOSE_HTTP_TIMEOUT": "300",
             "DOCKER_HOST": f"unix://{self.socket}",
             "CONTAINERS_STORAGE_CONF": str(conf / "storage.conf"),
             "CONTAINERS_CONF": str(conf / "containers.conf"),

@@ -47,6 +47,9 @@ class Stack:
         """Run init.sh as the guide says, and set what this test needs."""
         self.script("init.sh", "--slides", str(self.slides), "--name", "hepamap.test", "--bind", f"127.0.0.1:{_PORT}")
         (self.folder / "hepamap.env").write_text(_SITE)
+        shutil.copy(REPOSITORY / "tests/docker/bases/compose.podman.yaml", self.folder)
+        with (self.folder / ".env").open("a") as file:
+            file.write("COMPOSE_FILE=compose.yaml:compose.podman.yaml\n")
 
     def compose(self, *arguments: str, timeout_s: float = 400) -> str:
         """Run docker-compose in the folder."""
@@ -122,12 +125,16 @@ class Stack:
         files = "/sys/fs/cgroup/memory/memory.max_usage_in_bytes /sys/fs/cgroup/memory.peak"
         return {name: int(self.execute(name, "sh", "-c", f"cat {files} 2>/dev/null || true").split()[0]) for name in SERVICES}
 
+    def _log(self, service: str) -> str:
+        command = f"podman logs --tail 25 {self.container(service)} 2>&1"
+        return self.engine.run(["bash", "-c", command], check=False)
+
     def logs(self) -> str:
         """The end of each container's log, for whoever looks at a failure."""
         parts = []
         for service in SERVICES:
             try:
-                parts.append(f"--- {service}\n{self.engine.podman('logs', '--tail', '25', self.container(service), check=False)}")
+                parts.append(f"--- {service}\n{self._log(service)}")
             except (AssertionError, RuntimeError) as error:
                 parts.append(f"--- {service}: {error}")
         return "\n".join(parts)
