@@ -7,6 +7,7 @@ DEMO := build/demo
 UV := build/uv/bin/uv
 LOCK_PEERS := $(UV) pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header \
 	--no-annotate -
+LOCK := $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
 PEERS := .venv-peers
 PEERS_OUT := build/bench-peers
 MODEL ?= hcc-5x
@@ -14,8 +15,8 @@ EXPERIMENT := build/experiment
 MODELS := --models-dir $(EXPERIMENT)/packs
 STUDIES := models/recipes/studies
 
-.PHONY: help install demo test chaos soak fuzz contract polling big-upload lint format serve lock evaluate packs experiment \
-	bench-peers lock-peers clean
+.PHONY: help install demo test test-docker bundle chaos soak fuzz contract polling big-upload lint format serve lock \
+	evaluate packs experiment bench-peers lock-peers clean
 
 help:  ## Show the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -36,6 +37,12 @@ demo: install  ## Paint a synthetic slide, find its tumour, measure the contours
 
 test: install  ## Run the tests.
 	$(BIN)/python -m pytest
+
+test-docker: install  ## Build the images and use, break and restore the stack of docker/ (root on Debian; else it skips).
+	$(BIN)/python -m tests.docker --bundle
+
+bundle:  ## Write what a machine without internet needs: make bundle BUNDLE=folder [GPU=yes].
+	docker/bundle.sh "$(or $(BUNDLE),build/bundle)" $(if $(GPU),--gpu)
 
 chaos: install  ## Kill server, workers and PostgreSQL itself at random; count what came of 200 jobs (about 2 minutes).
 	$(BIN)/python -m tests.worker.chaos --database-kills 6
@@ -148,10 +155,12 @@ lock-peers: $(UV)  ## Resolve the dependencies of the peers anew and pin them.
 		-o server/hepamap/benchmark/peers-wsinfer.txt
 
 lock: $(UV)  ## Resolve the dependencies anew and pin them with hashes.
-	build/uv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
-		pyproject.toml -o requirements.lock
-	build/uv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
-		pyproject.toml --group dev -o requirements-dev.lock
+	$(LOCK) pyproject.toml -o requirements.lock
+	$(LOCK) pyproject.toml --group dev -o requirements-dev.lock
+	grep -oE '^hatchling==[^ ]+' requirements-dev.lock | $(LOCK) - -c requirements-dev.lock -o docker/requirements-build.lock
+	grep -oE '^tensorflow==[^ ]+' requirements.lock | sed "s/tensorflow/tensorflow-cpu/; s/$$/ ; platform_machine == 'x86_64'/" | \
+		$(LOCK) pyproject.toml - -c requirements.lock --override docker/overrides-cpu.txt -o docker/requirements-cpu.lock
+	$(LOCK) pyproject.toml --extra gpu -c requirements.lock -o docker/requirements-gpu.lock
 
 clean:  ## Remove what was built, but not .venv.
 	rm -rf build

@@ -184,6 +184,12 @@ class ResultDamagedError(OutputError):
     code = "result_damaged"
 
 
+class PasswordUnreadableError(HepamapError):
+    """The file that should hold the database's password cannot be read."""
+
+    code = "database_password_unreadable"
+
+
 class CancelledError(HepamapError):
     """The user asked to stop."""
 

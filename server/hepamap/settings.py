@@ -6,10 +6,12 @@ import json
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from hepamap.errors import PasswordUnreadableError
 from hepamap.model_pack import DEFAULT_MODEL
 
 _PREFIX = "HEPAMAP_"
@@ -108,6 +110,8 @@ class Settings(BaseSettings):
     database_url: str = ""
     """PostgreSQL database of the jobs, postgresql://user:password@host/name, for workers on several machines, which then share
     data_dir, models_dir and the slides; empty: an SQLite file in data_dir, for one machine."""
+    database_password_file: str = ""
+    """File that holds the password for database_url, so that it need not be in the environment; empty: the URL says it."""
     keep_results_days: float = Field(default=0, ge=0)
     """How long a finished analysis and its result are kept, days; 0: until somebody deletes it."""
     keep_uploads_days: float = Field(default=30, ge=0)
@@ -176,8 +180,26 @@ class Settings(BaseSettings):
 
     @property
     def database(self) -> Path | str:
-        """Where the jobs are: the SQLite file, or the URL of PostgreSQL."""
-        return self.database_url or self.database_path
+        """Where the jobs are: the SQLite file, or the URL of PostgreSQL with its password.
+
+        Raises:
+            PasswordUnreadableError: the file of the password cannot be read.
+        """
+        if not self.database_url:
+            return self.database_path
+        return self.database_url if not self.database_password_file else self._url_with_password()
+
+    def _url_with_password(self) -> str:
+        try:
+            password = Path(self.database_password_file).read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, ValueError) as error:
+            raise PasswordUnreadableError(
+                f"The file of the database's password, {self.database_password_file}, cannot be read.",
+                cure="Correct HEPAMAP_DATABASE_PASSWORD_FILE, or give the file to the account that hepamap runs under.",
+            ) from error
+        parts = urlsplit(self.database_url)
+        user, _, host = parts.netloc.rpartition("@")
+        return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}:{quote(password, safe='')}@{host}"))
 
     @property
     def results_dir(self) -> Path:

@@ -34,13 +34,36 @@ def serve(
     run(Settings(**{key: value for key, value in given.items() if value is not None}))
 
 
-def worker() -> None:
+def worker(
+    alive: Annotated[
+        bool, typer.Option("--alive", help="Start nothing: say whether a worker of this machine works; status 1 if none does.")
+    ] = False,
+) -> None:
     """Take jobs and analyse slides until stopped; the server starts one by itself."""
+    if alive:
+        _require_worker(Settings())
+        return
     from hepamap.jobs.processes import configure_logging
     from hepamap.worker.main import run_worker
 
     configure_logging()
     run_worker(Settings())
+
+
+def _require_worker(settings: Settings) -> None:
+    """For the health check of a container: its worker writes into the database that it is there."""
+    import socket
+    from contextlib import closing
+
+    from hepamap.jobs.database import connect
+    from hepamap.jobs.store import JobStore
+
+    with closing(JobStore(connect(settings.database))) as store:
+        ours = [seen for seen in store.workers(silent_for_s=settings.worker_stale_s) if seen.host == socket.gethostname()]
+    if not ours:
+        typer.echo(f"No worker of this machine has given a sign of life in the last {settings.worker_stale_s:g} s.", err=True)
+        raise typer.Exit(1)
+    typer.echo(f"{len(ours)} worker(s) of this machine, last seen {max(seen.heartbeat_at for seen in ours):%H:%M:%S} UTC.")
 
 
 def gc(
