@@ -19,7 +19,7 @@ from hepamap.api.callbacks import delivering
 from hepamap.api.errors import install_handlers
 from hepamap.api.metrics import RequestMetrics
 from hepamap.api.middleware import RequestFrame
-from hepamap.api.routes import analyses, audit, deliveries, events, health, metrics, models, results, slides, uploads
+from hepamap.api.routes import analyses, audit, deliveries, events, health, metrics, models, qupath, results, slides, uploads
 from hepamap.api.schemas import AnalysisRequest, Problem
 from hepamap.api.security import PUBLIC, Access, AccessGate
 from hepamap.api.services import Services
@@ -101,6 +101,8 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] = WORKER_COM
     ):
         versioned.include_router(router)
     app.include_router(versioned)
+    app.include_router(qupath.router)
+    app.include_router(qupath.router, prefix=API_PREFIX, include_in_schema=False)
     app.include_router(health.router)
     app.include_router(metrics.router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # the way that FastAPI documents

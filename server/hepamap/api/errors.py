@@ -19,6 +19,7 @@ from hepamap.access import errors as access_errors
 from hepamap.api.upload_errors import CHECKSUM_MISMATCH, UPLOAD_STATUS
 from hepamap.delivery.errors import CallbackError
 from hepamap.jobs.errors import IdempotencyKeyReusedError, JobStoreError
+from hepamap.qupath_client import errors as client_errors
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -129,6 +130,9 @@ STATUS: Mapping[type[errors.HepamapError], int] = MappingProxyType(
         access_errors.KeyNotFoundError: HTTPStatus.NOT_FOUND,
         access_errors.KeyInvalidError: HTTPStatus.UNPROCESSABLE_ENTITY,
         access_errors.AuditBrokenError: HTTPStatus.INTERNAL_SERVER_ERROR,
+        client_errors.ClientScriptError: HTTPStatus.INTERNAL_SERVER_ERROR,
+        client_errors.ClientSourcesMissingError: HTTPStatus.NOT_FOUND,
+        client_errors.ServerAddressInvalidError: HTTPStatus.UNPROCESSABLE_ENTITY,
         ApiError: HTTPStatus.BAD_REQUEST,
         RequestInvalidError: HTTPStatus.UNPROCESSABLE_ENTITY,
         UnsupportedMediaTypeError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,

@@ -34,10 +34,11 @@ from hepamap.api.views import API_PREFIX
 from hepamap.errors import HepamapError
 from hepamap.settings import Settings
 
-PUBLIC = frozenset({"/health/live", "/health/ready", "/version"})
-"""What anybody may ask: load balancers, and QuPath before it has a key."""
+PUBLIC = frozenset({"/health/live", "/health/ready", "/version", "/qupath/", "/qupath/hepamap.groovy"})
+"""What anybody may ask: load balancers, and QuPath before it has a key. What is for QuPath is under the prefix of the API too."""
 METRICS = "/metrics"
 
+_PUBLIC_TOO = frozenset(API_PREFIX + path for path in PUBLIC if path.startswith("/qupath/"))
 _OWN_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _READING = ("GET", "HEAD", "OPTIONS")
 _CREATED = (HTTPStatus.CREATED, HTTPStatus.ACCEPTED)
@@ -47,7 +48,7 @@ _REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 def scope_of(method: str, path: str, *, metrics_public: bool = False) -> scopes.Scope | None:
     """What a call demands; None: nothing."""
-    if path in PUBLIC or (path == METRICS and metrics_public):
+    if path in PUBLIC or (path == METRICS and metrics_public) or path in _PUBLIC_TOO:
         return None
     if path == METRICS or _within(path, f"{API_PREFIX}/audit"):
         return scopes.Scope.ADMIN

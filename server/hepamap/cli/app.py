@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from hepamap import RESEARCH_USE_ONLY, __version__
-from hepamap.cli import audit, bench, detect, doctor, keys, models, phantom, server, training
+from hepamap.cli import audit, bench, detect, doctor, keys, models, phantom, qupath, server, training
 from hepamap.cli.console import report_error
 from hepamap.errors import HepamapError
 
@@ -34,6 +34,7 @@ app.command("evaluate")(training.evaluate)
 app.command("compare")(training.compare)
 app.add_typer(training.dataset_app, name="dataset")
 app.add_typer(models.models_app, name="models")
+app.command("qupath-script")(qupath.qupath_script)
 app.command("doctor")(doctor.doctor)
 app.add_typer(keys.keys_app, name="keys")
 app.add_typer(audit.audit_app, name="audit")
