@@ -112,14 +112,17 @@ class SlideUpload {
         }
         int failures = 0
         while (offset < total) {
-            calls.work.tell(String.format(Locale.ROOT, 'Uploading · %.0f %% of %.1f MB', 100.0d * offset / total, total / 1e6d), offset / (double) total)
+            double share = offset / (double) total
+            calls.work.tell(String.format(Locale.ROOT, 'Uploading · %.0f %% of %.1f MB', 100 * share, total / 1e6d), share)
             try {
                 offset = piece(data, location, offset)
                 failures = 0
             } catch (NoAnswer cut) {
                 failures++
-                if (failures >= TRIES) throw new Trouble("The upload broke off (${cut.message}) What has arrived is kept for a day: run this again to go on.")
-                calls.work.tell('The upload was cut; going on in a moment', offset / (double) total)
+                if (failures >= TRIES) {
+                    throw new Trouble("The upload broke off (${cut.message}) What has arrived is kept for a day: run this again to go on.")
+                }
+                calls.work.tell('The upload was cut; going on in a moment', share)
                 calls.work.rest(PAUSE_MS)
                 try {
                     Long kept = offsetOf(location)

@@ -33,17 +33,17 @@ class Batch {
         List rows = first ? [] : (List) (System.getProperties().get(ROWS) ?: [])
         rows << Summary.row(imageData == null ? '?' : OpenImage.title(imageData), outcome)
         System.getProperties().put(ROWS, rows)
-        println("hepamap: ${outcome.title}. ${outcome.text}")
+        Hepamap.say("hepamap: ${outcome.title}. ${outcome.text}")
         if (!last) return
         System.getProperties().remove(ROWS)
-        println(Summary.text(rows))
+        Hepamap.say(Summary.text(rows))
         int failed = rows.count { it.state == 'failed' }
         if (failed) throw new Trouble("hepamap: ${failed} of ${rows.size()} images failed; the table above says why.")
     }
 
     static void print(Map outcome) {
         if (outcome.failed) throw new Trouble("hepamap: ${outcome.text}")
-        println("hepamap: ${outcome.title}. ${outcome.text}")
+        Hepamap.say("hepamap: ${outcome.title}. ${outcome.text}")
     }
 
     static Work printing(Work work) {
@@ -51,7 +51,7 @@ class Batch {
         work.onTell = { String message, double share ->
             String stage = message.replaceAll(/[ ·:].*/, '')
             String step = stage + (share < 0 ? '' : (int) (share * 10))
-            if (step != printed) println("hepamap: ${message}")
+            if (step != printed) Hepamap.say("hepamap: ${message}")
             printed = step
         }
         work

@@ -118,7 +118,8 @@ class SettingsWindow {
         (text ?: '').readLines().findAll { it.trim() }.each { line ->
             int at = line.indexOf('=')
             if (at < 1 || !line.substring(at + 1).trim()) {
-                throw new Trouble("“${line.trim()}” does not say which folder is meant. Write one a line: the folder here, =, the folder on the server.")
+                throw new Trouble("“${line.trim()}” does not say which folder is meant. Write one a line: the folder here, =, " +
+                    'the folder on the server.')
             }
             folders[line.substring(0, at).trim()] = line.substring(at + 1).trim()
         }

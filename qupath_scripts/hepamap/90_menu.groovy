@@ -8,7 +8,14 @@ class Hepamap {
     static final String MENU = 'Extensions>hepamap>'
     static final Set RUNNING = Collections.synchronizedSet(Collections.newSetFromMap(new IdentityHashMap()))
 
+    /** Where QuPath shows what scripts print. */
+    static Object printer = System.out
+
+    static void say(String text) { printer.println(text) }
+
     static void start(Binding binding, String server) {
+        printer = told(binding, 'out') ?: System.out
+        HepamapSettings.arguments = [:]
         HepamapSettings.builtInServer = server
         Steps.scriptFile = told(binding, 'qupath.script.file')
         List arguments = (told(binding, 'args') ?: []) as List

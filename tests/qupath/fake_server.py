@@ -14,6 +14,14 @@ from typing import Any
 NOTICE = "For Research Use Only. Not for use in diagnostic procedures."
 ANALYSIS_ID = "0a6d3b52-5d0e-4f5e-8f3e-2f0d3f0a9c11"
 
+MODEL = {
+    "id": "hcc-10x",
+    "version": "1.0.0",
+    "name": "hcc-10x@1.0.0",
+    "default": True,
+    "manifest": {"strides": [16, 32, 64, 96, 128], "default_stride": 32},
+}
+
 Body = Mapping[str, Any] | str | bytes
 
 
@@ -116,11 +124,15 @@ class FakeHepamap:
     def calls(self, method: str) -> list[Asked]:
         return [asked for asked in self.asked if asked.method == method]
 
+    def questions(self) -> list[Any]:
+        """Bodies of the requests for analyses."""
+        return [asked.body for asked in self.calls("POST") if asked.path == "/api/v1/analyses"]
+
     @property
     def posted(self) -> Any:
         """Body of the one request for an analysis."""
-        (post,) = self.calls("POST")
-        return post.body
+        (body,) = self.questions()
+        return body
 
     def reply(self, asked: Asked) -> Answer:
         self.asked.append(asked)
@@ -133,6 +145,14 @@ class FakeHepamap:
     def _usual(self, method: str, path: str) -> Answer:
         own = f"/api/v1/analyses/{ANALYSIS_ID}"
         match method, path:
+            case "GET", "/api/v1/models":
+                return Answer(200, {"items": [MODEL]})
+            case "GET", _ if path.startswith("/api/v1/models/"):
+                return Answer(200, MODEL)
+            case "GET", "/health/ready":
+                return Answer(200, {"status": "ready", "checks": {"models": {"ok": True, "detail": "hcc-10x@1.0.0"}}})
+            case "POST", "/api/v1/slides/resolve":
+                return Answer(200, {"visible": True, "same_slide": True, "reason": None, "slide": {"path": "/data/a.svs"}})
             case "GET", "/version":
                 return Answer(200, {"name": "hepamap", "version": "0.1.0", "api": "v1"})
             case "POST", "/api/v1/analyses":
@@ -140,7 +160,7 @@ class FakeHepamap:
             case "GET", _ if path == own:
                 return Answer(200, self.states.pop(0) if len(self.states) > 1 else (self.states or [analysis()])[0])
             case "GET", _ if path == f"{own}/contours":
-                return Answer(200, self.contours(self.calls("POST")[-1].body))
+                return Answer(200, self.contours((self.questions() or [None])[-1]))
             case "DELETE", _ if path == own:
                 return Answer(202, analysis("running"))
         return problem(404, "not_found", "There is nothing at this address.", "See /openapi.json for what there is.")
@@ -152,7 +172,9 @@ def _handler(server: FakeHepamap) -> type[BaseHTTPRequestHandler]:
 
         def _serve(self) -> None:
             sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            answer = server.reply(Asked(self.command, self.path, dict(self.headers), json.loads(sent) if sent else None))
+            is_json = self.headers.get("Content-Type", "").startswith("application/json")
+            body = json.loads(sent) if sent and is_json else sent or None
+            answer = server.reply(Asked(self.command, self.path, dict(self.headers), body))
             time.sleep(answer.delay_s)
             if answer.cut:
                 self.close_connection = True
@@ -172,7 +194,7 @@ def _handler(server: FakeHepamap) -> type[BaseHTTPRequestHandler]:
             except OSError:
                 self.close_connection = True  # the client did not wait
 
-        do_GET = do_POST = do_DELETE = _serve
+        do_GET = do_POST = do_DELETE = do_PUT = do_PATCH = do_HEAD = _serve
 
         def log_message(self, format: str, *args: Any) -> None: ...
 

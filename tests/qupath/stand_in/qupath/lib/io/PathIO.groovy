@@ -3,6 +3,7 @@ package qupath.lib.io
 import groovy.json.JsonSlurper
 import qupath.lib.objects.PathObject
 import qupath.lib.objects.Roi
+import qupath.lib.objects.classes.PathClass
 
 /** Reads GeoJSON with the strictness that was seen in QuPath 0.5 to 0.7: one bad feature, and nothing is read. */
 class PathIO {
@@ -20,7 +21,7 @@ class PathIO {
         Map properties = feature.properties ?: [:]
         check(!properties.containsKey('name') || properties.name != null, 'name is null')
         def object = new PathObject(roi: shape(feature.geometry), type: properties.objectType ?: 'annotation', name: properties.name,
-            classText: className(properties.classification), locked: properties.isLocked ?: false)
+            pathClass: PathClass.fromString(className(properties.classification)), locked: properties.isLocked ?: false)
         if (isUuid(feature.id)) object.id = UUID.fromString(feature.id)
         properties.measurements.each { name, value ->
             check(value == null || value instanceof Number, "measurement ${name} is no number")
