@@ -112,9 +112,6 @@ class ServerCalls {
                 if (System.currentTimeMillis() > giveUp) throw new NoAnswer(Reasons.whyNoAnswer(server, notYet))
             } catch (ExecutionException failed) {
                 throw new NoAnswer(Reasons.whyNoAnswer(server, failed))
-            } catch (Cancelled cancelled) {
-                future.cancel(true)
-                throw cancelled
             }
         }
     }
