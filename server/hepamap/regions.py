@@ -34,10 +34,7 @@ def parse_region(data: Any, offset_l0: Point, size_l0: Size) -> BaseGeometry:
         RegionEmptyError: it has no area.
         RegionOutsideSlideError: no part of it lies on the slide.
     """
-    try:
-        shapes = [_shape(geometry) for geometry in _geometries(data)]
-    except RecursionError as error:
-        raise _no_polygon("it is nested too deep") from error
+    shapes = polygons_of(data)
     # By its hull: an outline that crosses itself may have a signed area of nothing, and is not empty.
     if all(shape.convex_hull.area == 0 for shape in shapes):
         raise RegionEmptyError("The region has no area.", cure=_CURE_DRAW)
@@ -50,14 +47,34 @@ def parse_region(data: Any, offset_l0: Point, size_l0: Size) -> BaseGeometry:
     region_l0 = shapely.transform(shapely.union_all(shapes), lambda points: points + np.array([offset_l0.x, offset_l0.y]))
     with np.errstate(over="ignore"):  # far off the slide is off the slide
         cut = shapely.intersection(region_l0, shapely.box(0, 0, size_l0.width, size_l0.height))
-    # What only touches the slide's edge leaves lines and points behind.
-    on_slide = shapely.union_all([part for part in shapely.get_parts(cut) if isinstance(part, Polygon)])
+    on_slide = polygonal(cut)
     if on_slide.area == 0:
         raise RegionOutsideSlideError(
             f"The region lies outside the slide ({size_l0.width} × {size_l0.height} px).",
             cure="Check that the region was drawn on this slide, in pixels of its full resolution.",
         )
     return on_slide
+
+
+def polygons_of(data: Any) -> list[Polygon | MultiPolygon]:
+    """Read GeoJSON: a Polygon or MultiPolygon, a Feature of one, or a FeatureCollection or list of such features.
+
+    Returns:
+        The polygons as they are, not checked for crossing themselves; none for an empty collection.
+
+    Raises:
+        RegionInvalidError: it is none of these.
+    """
+    try:
+        return [_shape(geometry) for geometry in _geometries(data)]
+    except RecursionError as error:
+        raise _no_polygon("it is nested too deep") from error
+
+
+def polygonal(shape: BaseGeometry) -> BaseGeometry:
+    """The parts of a shape that have an area: mending and cutting leave lines and points behind."""
+    parts = shapely.get_parts(shapely.get_parts(shape))  # twice: a mended shape may be a collection of multi-polygons
+    return shapely.union_all([part for part in parts if isinstance(part, Polygon) and part.area > 0])
 
 
 def bounding_region(shape_l0: BaseGeometry) -> Region:

@@ -33,6 +33,12 @@ def grey_png(probability_map: ProbabilityMap) -> bytes:
     return _png(np.dstack([grey, grey, grey, alpha]))
 
 
+def index_png(probability_map: ProbabilityMap) -> bytes:
+    """One grey pixel per cell: 0 where there is no data, else v from 1 to 255 for the probability (v - 1) / 254."""
+    values = probability_map.values
+    return _png(np.where(np.isfinite(values), np.rint(np.nan_to_num(values) * 254) + 1, 0).astype(np.uint8))
+
+
 def colour_png(probability_map: ProbabilityMap) -> bytes:
     """One pixel per cell, plasma colours, transparent where there is no data."""
     grey, alpha = _grey_and_alpha(probability_map.values)

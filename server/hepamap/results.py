@@ -22,7 +22,7 @@ from hepamap.features import feature_collection, to_text
 from hepamap.geometry import Point, Region
 from hepamap.pipeline import Analysis, regions_of
 from hepamap.probability_map import ProbabilityMap
-from hepamap.rendering import colour_png, grey_png, overlay_png, write_ome_tiff
+from hepamap.rendering import colour_png, grey_png, index_png, overlay_png, write_ome_tiff
 
 SUMMARY_NAME = "result.json"
 CONTOURS_NAME = "contours.geojson"
@@ -81,6 +81,10 @@ class StoredResult:
     def colour_png(self) -> bytes:
         """The map in colour, one pixel per cell."""
         return colour_png(self.map)
+
+    def index_png(self) -> bytes:
+        """The map in grey for programs, one pixel per cell; see `rendering.index_png`."""
+        return index_png(self.map)
 
 
 def require_threshold(threshold: float) -> float:

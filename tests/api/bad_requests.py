@@ -81,6 +81,47 @@ def of_queued(question: str) -> Case:
     return lambda at: at.client.get(f"{post(at.client, at.slide)['links']['self']}/{question}")
 
 
+def said(body: Any = None, *, early: bool = False, **headers: str) -> Case:
+    """A verdict on an analysis; bytes are sent as they are."""
+
+    def ask(at: Place) -> Any:
+        from tests.api.conftest import work
+
+        links = post(at.client, at.slide)["links"]
+        if not early:
+            work(at.client)
+        content = body if isinstance(body, bytes) else json.dumps({"user": "x", **(body or {})}).encode()
+        named = {"Content-Type": "application/json", **{name.replace("_", "-"): value for name, value in headers.items()}}
+        return at.client.post(f"{links['self']}/verdicts", content=content, headers=named)
+
+    return ask
+
+
+def edited(geometry: Any) -> Case:
+    return said({"decision": "edited", "geometry": geometry})
+
+
+def chosen(early: bool = False, **body: Any) -> Case:
+    def ask(at: Place) -> Any:
+        from tests.api.conftest import work
+
+        links = post(at.client, at.slide)["links"]
+        if not early:
+            work(at.client)
+        return at.client.put(f"{links['self']}/threshold", json=body)
+
+    return ask
+
+
+def two_verdicts_with_one_mark(at: Place) -> Any:
+    from tests.api.conftest import work
+
+    links = post(at.client, at.slide)["links"]
+    work(at.client)
+    bodies = [{"user": name, "decision": "accepted"} for name in "ab"]
+    return [at.client.post(f"{links['self']}/verdicts", json=body, headers={"Idempotency-Key": "v"}) for body in bodies][-1]
+
+
 def marked(key: str, *thresholds: float) -> Case:
     """Requests with one Idempotency-Key; the answer to the last."""
 
@@ -234,6 +275,7 @@ CASES: dict[str, Case] = {
     "contours-area": of_finished("contours?min_area_um2=-1"),
     "contours-frame": of_finished("contours?frame=mars"),
     "map-format": of_finished("probability-map?format=jpeg"),
+    "map-frame": of_finished("probability-map?format=json&frame=mars"),
     # slides/resolve
     "resolve-nothing": resolve(),
     "resolve-half": resolve(path="/a", width=5),
@@ -283,4 +325,38 @@ CASES: dict[str, Case] = {
     "callback-no-url": with_(callback={}),
     "deliveries-unknown": call("GET", f"{ANALYSES}/nobody/deliveries"),
     "zip-two-slides": zipped(lambda: zips.zipped(("a.svs", b"x"), ("b.svs", b"y"))),
+    # what people say about results
+    "choose-high": chosen(threshold=1.5, user="x"),
+    "choose-text": chosen(threshold="high", user="x"),
+    "choose-nobody": chosen(threshold=0.5),
+    "choose-early": chosen(early=True, threshold=0.5, user="x"),
+    "choose-unknown": lambda at: at.client.put(f"{ANALYSES}/nobody/threshold", json={"threshold": 0.5, "user": "x"}),
+    "verdict-unknown": lambda at: at.client.post(f"{ANALYSES}/nobody/verdicts", json={"decision": "accepted", "user": "x"}),
+    "verdict-early": said({"decision": "accepted"}, early=True),
+    "verdict-decision": said({"decision": "perhaps"}),
+    "verdict-no-reason": said({"decision": "rejected"}),
+    "verdict-blank-reason": said({"decision": "rejected", "reason": "  "}),
+    "verdict-nobody": said({"decision": "accepted", "user": " "}),
+    "verdict-long-name": said({"decision": "accepted", "user": "x" * 201}),
+    "verdict-no-geometry": said({"decision": "edited"}),
+    "verdict-geometry-too": said({"decision": "accepted", "geometry": {"type": "Polygon", "coordinates": [SQUARE]}}),
+    "verdict-point": edited({"type": "Point", "coordinates": [3, 4]}),
+    "verdict-text": edited("around here"),
+    "verdict-rings": edited({"type": "Polygon", "coordinates": [[[0, 0], [1, 1]]]}),
+    "verdict-outside": edited({"type": "Polygon", "coordinates": [[[x + 9000, y] for x, y in SQUARE]]}),
+    "verdict-threshold": said({"decision": "accepted", "threshold": 2}),
+    "verdict-area": said({"decision": "accepted", "min_area_um2": -1}),
+    "verdict-misspelt": said({"decision": "accepted", "tresholt": 0.5}),
+    "verdict-form": said(b"decision=accepted", Content_Type="application/x-www-form-urlencoded"),
+    "verdict-broken": said(b"{"),
+    "verdict-deep": said(b'{"geometry": ' + b"[" * 5000 + b"]" * 5000 + b"}"),
+    "verdict-large": said(b'{"user": "' + b"x" * 70_000 + b'"}'),
+    "verdict-mark-long": said({"decision": "accepted"}, Idempotency_Key="x" * 256),
+    "verdict-mark-reused": two_verdicts_with_one_mark,
+    "verdict-address": call("GET", "/api/v1/verdicts/nothing"),
+    "verdicts-unknown": call("GET", f"{ANALYSES}/nobody/verdicts"),
+    "verdicts-since": call("GET", "/api/v1/verdicts?since=yesterday"),
+    "verdicts-limit": call("GET", "/api/v1/verdicts?limit=0"),
+    "verdicts-cursor": call("GET", "/api/v1/verdicts?cursor=nonsense"),
+    "script-host": lambda at: at.client.get("/qupath/hepamap.groovy", headers={"Host": "testserver:port"}),
 }

@@ -19,11 +19,26 @@ from hepamap.api.callbacks import delivering
 from hepamap.api.errors import install_handlers
 from hepamap.api.metrics import RequestMetrics
 from hepamap.api.middleware import RequestFrame
-from hepamap.api.routes import analyses, audit, deliveries, events, health, metrics, models, qupath, results, slides, uploads
+from hepamap.api.routes import (
+    analyses,
+    audit,
+    deliveries,
+    events,
+    health,
+    maps,
+    metrics,
+    models,
+    qupath,
+    results,
+    slides,
+    uploads,
+    verdicts,
+)
 from hepamap.api.schemas import AnalysisRequest, Problem
 from hepamap.api.security import PUBLIC, Access, AccessGate
 from hepamap.api.services import Services
 from hepamap.api.tidying import tidying
+from hepamap.api.verdict_schemas import VerdictRequest
 from hepamap.api.views import API_PREFIX
 from hepamap.api.waiting import JobWatch
 from hepamap.jobs.store import JobStore
@@ -92,6 +107,8 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] = WORKER_COM
     for router in (
         analyses.router,
         results.router,
+        maps.router,
+        verdicts.router,
         events.router,
         deliveries.router,
         slides.router,
@@ -138,7 +155,13 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         _, extra = models_json_schema(
-            [(AnalysisRequest, "validation"), (Problem, "serialization"), (events.EventAnswer, "serialization")],
+            [
+                (AnalysisRequest, "validation"),
+                (Problem, "serialization"),
+                (VerdictRequest, "validation"),
+                (maps.MapAnswer, "serialization"),
+                (events.EventAnswer, "serialization"),
+            ],
             ref_template="#/components/schemas/{model}",
         )
         document["components"]["schemas"].update(extra["$defs"])

@@ -12,11 +12,16 @@ from hepamap.jobs.job import Job
 
 def cursor_after(job: Job) -> str:
     """The cursor of the page that follows a job."""
-    return base64.urlsafe_b64encode(f"{job.created_at.isoformat()}|{job.id}".encode()).decode().rstrip("=")
+    return cursor_at(job.created_at, job.id)
+
+
+def cursor_at(time: datetime, identifier: str) -> str:
+    """The cursor of the page that follows what has this time and id."""
+    return base64.urlsafe_b64encode(f"{time.isoformat()}|{identifier}".encode()).decode().rstrip("=")
 
 
 def position_of(cursor: str) -> tuple[datetime, str]:
-    """Creation time and id of the job that a page ended with.
+    """Time and id of what a page ended with.
 
     Raises:
         RequestInvalidError: the cursor is none that this server gave out.

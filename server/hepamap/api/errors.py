@@ -20,6 +20,7 @@ from hepamap.api.upload_errors import CHECKSUM_MISMATCH, UPLOAD_STATUS
 from hepamap.delivery.errors import CallbackError
 from hepamap.jobs.errors import IdempotencyKeyReusedError, JobStoreError
 from hepamap.qupath_client import errors as client_errors
+from hepamap.verdicts import errors as verdict_errors
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -133,6 +134,8 @@ STATUS: Mapping[type[errors.HepamapError], int] = MappingProxyType(
         client_errors.ClientScriptError: HTTPStatus.INTERNAL_SERVER_ERROR,
         client_errors.ClientSourcesMissingError: HTTPStatus.NOT_FOUND,
         client_errors.ServerAddressInvalidError: HTTPStatus.UNPROCESSABLE_ENTITY,
+        verdict_errors.VerdictError: HTTPStatus.UNPROCESSABLE_ENTITY,
+        verdict_errors.VerdictNotFoundError: HTTPStatus.NOT_FOUND,
         ApiError: HTTPStatus.BAD_REQUEST,
         RequestInvalidError: HTTPStatus.UNPROCESSABLE_ENTITY,
         UnsupportedMediaTypeError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,

@@ -205,6 +205,14 @@ class LinksAnswer(Answer):
     )
 
 
+class ChosenThresholdAnswer(Answer):
+    """The threshold that a person found right for this slide."""
+
+    threshold: float = Field(description="Tumour probability, above 0 and below 1.", examples=[0.62])
+    user: str = Field(description="Who chose it, as the client said.", examples=["A. Pathologist"])
+    at: datetime = Field(description="When (UTC).")
+
+
 class AnalysisAnswer(Answer):
     """One analysis as it stands."""
 
@@ -221,6 +229,9 @@ class AnalysisAnswer(Answer):
     created_at: datetime = Field(description="When it was asked for (UTC).")
     started_at: datetime | None = Field(description="When its last start was (UTC).")
     finished_at: datetime | None = Field(description="When it ended (UTC).")
+    chosen_threshold: ChosenThresholdAnswer | None = Field(
+        description="What a person chose (`PUT …/threshold`): contours come at it unless another one is asked for; else null."
+    )
     identity: dict[str, str | None] | None = Field(
         description="As it was sent.", examples=[{"accession": "S26-1234", "slide_barcode": "S26-1234-A1-1"}]
     )

@@ -16,6 +16,8 @@ from hepamap.delivery.signature import Secrets
 from hepamap.delivery.targets import TargetPolicy
 from hepamap.jobs.store import JobStore
 from hepamap.settings import Settings
+from hepamap.verdicts.store import VerdictStore
+from hepamap.verdicts.thresholds import ThresholdStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,16 @@ class Services:
     def uploads(self) -> UploadStore:
         """The uploads that come in several requests."""
         return UploadStore(self.upload_limits, keep_for=timedelta(hours=self.settings.upload_expires_h))
+
+    @property
+    def verdicts(self) -> VerdictStore:
+        """What people said about results."""
+        return VerdictStore(self.store.engine)
+
+    @property
+    def thresholds(self) -> ThresholdStore:
+        """What thresholds people chose."""
+        return ThresholdStore(self.store.engine)
 
 
 def _services(request: Request) -> Services:

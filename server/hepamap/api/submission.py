@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from pathlib import Path
 
 from pydantic import ValidationError
 from structlog.contextvars import get_contextvars
 
 from hepamap.api.errors import RequestInvalidError, parse_invalid
+from hepamap.api.idempotency import mark
 from hepamap.api.schemas import AnalysisRequest
 from hepamap.api.services import Services
 from hepamap.api.uploads import Received
@@ -22,8 +22,6 @@ ANALYSIS = "analysis"
 """The kind of computation that the worker's handler does."""
 REGION_PRIORITY = 10
 """Priority of a region where the request names none."""
-
-_USABLE_KEY = re.compile(r"[!-~]([ -~]{0,253}[!-~])?")
 
 
 def submit(received: Received, services: Services, *, idempotency_key: str | None = None, caller: str = "local") -> Submission:
@@ -105,14 +103,9 @@ def _priority(request: AnalysisRequest) -> int:
 
 
 def _idempotency(key: str, caller: str, request: AnalysisRequest, received: Received) -> Idempotency:
-    if not _USABLE_KEY.fullmatch(key):
-        raise RequestInvalidError(
-            "The Idempotency-Key is empty, too long, or has other than printable ASCII characters.",
-            cure="Use a new UUID for each new request.",
-        )
     content = hashlib.sha256(request.model_dump_json(exclude_unset=True).encode())
     content.update(received.digest())
-    return Idempotency(f"{caller} {key}", content.hexdigest())
+    return mark(key, caller, content.hexdigest())
 
 
 def _slide_path(request: AnalysisRequest, received: Received, services: Services) -> Path:

@@ -84,6 +84,19 @@ async def receive(request: Request, limits: UploadLimits) -> Received:
     )
 
 
+async def receive_json(request: Request, max_bytes: int) -> bytes:
+    """Read the body of a request that is JSON.
+
+    Raises:
+        RequestTooLargeError: it is too large.
+        UnsupportedMediaTypeError: it is something else.
+    """
+    kind, _ = parse_options_header(request.headers.get("content-type", ""))
+    if kind != b"application/json":
+        raise UnsupportedMediaTypeError("The body is not JSON.", cure="Send Content-Type: application/json.")
+    return await _read_json(request, max_bytes)
+
+
 async def _read_json(request: Request, max_bytes: int) -> bytes:
     body = bytearray()
     async for chunk in request.stream():

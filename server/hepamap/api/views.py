@@ -8,6 +8,7 @@ from typing import Any
 
 from hepamap.api.schemas import (
     AnalysisAnswer,
+    ChosenThresholdAnswer,
     FailureAnswer,
     FrameAnswer,
     LinksAnswer,
@@ -18,17 +19,21 @@ from hepamap.api.services import Services
 from hepamap.api.submission import without_folder
 from hepamap.jobs.job import Job
 from hepamap.jobs.states import JobState
+from hepamap.verdicts.verdict import ChosenThreshold
 
 API_PREFIX = "/api/v1"
 
 
-def analysis_answer(job: Job, services: Services, *, in_list: bool = False) -> AnalysisAnswer:
+def analysis_answer(
+    job: Job, services: Services, *, in_list: bool = False, chosen: ChosenThreshold | None = None
+) -> AnalysisAnswer:
     """A job as its clients see it.
 
     Args:
         job: the job.
         services: for the place of uploads, which clients never see.
         in_list: leave out the region, which can be megabytes.
+        chosen: the threshold that a person chose for it.
     """
     own = analysis_path(job)
     result = job.result
@@ -44,12 +49,18 @@ def analysis_answer(job: Job, services: Services, *, in_list: bool = False) -> A
         created_at=job.created_at,
         started_at=job.started_at,
         finished_at=job.finished_at,
+        chosen_threshold=None if chosen is None else ChosenThresholdAnswer.model_validate(chosen, from_attributes=True),
         identity=job.payload["identity"],
         request=_without_region(job.payload["request"]) if in_list else job.payload["request"],
         links=LinksAnswer.model_validate(
             {"self": own, "contours": f"{own}/contours", "probability_map": f"{own}/probability-map"}
         ),
     )
+
+
+def chosen_of(job: Job, services: Services) -> ChosenThreshold | None:
+    """The threshold that a person chose for an analysis; asks the database, where there can be one."""
+    return None if job.result is None else services.thresholds.of([job.id]).get(job.id)
 
 
 def analysis_path(job: Job) -> str:

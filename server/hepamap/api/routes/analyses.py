@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from hepamap.api.cursors import cursor_after, position_of
 from hepamap.api.errors import AnalysisNotFoundError
+from hepamap.api.idempotency import IdempotencyKey
 from hepamap.api.representations import etag_of, has_it, not_modified
 from hepamap.api.routes.problems import problems
 from hepamap.api.schemas import AnalysisAnswer, AnalysisList
@@ -17,7 +18,7 @@ from hepamap.api.security import note_slide
 from hepamap.api.services import Services, ServicesOf
 from hepamap.api.submission import submit
 from hepamap.api.uploads import receive
-from hepamap.api.views import analysis_answer, analysis_path
+from hepamap.api.views import analysis_answer, analysis_path, chosen_of
 from hepamap.api.waiting import wait_as_preferred
 from hepamap.jobs.job import Job
 from hepamap.jobs.retention import remove_leftovers
@@ -32,15 +33,6 @@ Prefer = Annotated[
     Header(description="`wait=N`: answer when the analysis has finished, or after N seconds (RFC 7240).", examples=["wait=30"]),
 ]
 AnalysisId = Annotated[str, Path(description="Id of the analysis.", examples=["5f0c2b0e-6a55-4c0a-9d0b-0f0f5f3f9a11"])]
-
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        description="The client's own name for this request, such as a UUID. Sent again with the same request, it gets the same "
-        "analysis; with another request, it is refused.",
-        examples=["8e03978e-40d5-43e8-bc93-6894a57f9324"],
-    ),
-]
 
 # The endpoint reads the body itself (an upload goes straight to the disk), so it also describes it itself.
 _REQUEST_SCHEMA = {"$ref": "#/components/schemas/AnalysisRequest"}
@@ -110,7 +102,7 @@ async def create_analysis(
     if job.finished and "preference-applied" in response.headers:
         response.status_code = 200
     response.headers["Location"] = analysis_path(job)
-    return analysis_answer(job, services)
+    return analysis_answer(job, services, chosen=await run_in_threadpool(chosen_of, job, services))
 
 
 @router.get("", responses=problems(s422="A parameter is not valid."))
@@ -122,8 +114,9 @@ def list_analyses(
 ) -> AnalysisList:
     """Analyses, newest first."""
     page = services.store.page(state=state, limit=limit, before=None if cursor is None else position_of(cursor))
+    chosen = services.thresholds.of(job.id for job in page.jobs)
     return AnalysisList(
-        items=[analysis_answer(job, services, in_list=True) for job in page.jobs],
+        items=[analysis_answer(job, services, in_list=True, chosen=chosen.get(job.id)) for job in page.jobs],
         next_cursor=cursor_after(page.jobs[-1]) if page.has_more else None,
     )
 
@@ -142,7 +135,7 @@ async def get_analysis(
     """One analysis as it stands, or as it stands once it has finished (`Prefer: wait=N`)."""
     job = await run_in_threadpool(find_analysis, analysis_id, services)
     job = await wait_as_preferred(job, prefer, response, services.watch, services.settings.wait_max_s)
-    answer = analysis_answer(job, services)
+    answer = analysis_answer(job, services, chosen=await run_in_threadpool(chosen_of, job, services))
     etag = etag_of(answer.model_dump_json())
     if has_it(request.headers, etag):
         return not_modified(etag)
@@ -157,7 +150,8 @@ async def get_analysis(
     responses={
         202: {"description": "It waited or ran, and is cancelled now."},
         204: {
-            "description": "It was finished and is gone; with it its result and its slide, unless another analysis has them too."
+            "description": "It was finished and is gone; with it its result and its slide, unless another analysis has them too. "
+            "Verdicts on it stay."
         },
         **problems(s404="There is no analysis of that id."),
     },
@@ -168,7 +162,7 @@ def delete_analysis(analysis_id: AnalysisId, services: ServicesOf) -> AnalysisAn
     if not before.finished:
         job = services.store.request_cancel(analysis_id)
         if job is None:
-            raise _unknown(analysis_id)
+            raise unknown_analysis(analysis_id)
         return analysis_answer(job, services)
     leftovers = services.store.delete_finished(analysis_id)
     if leftovers is not None:
@@ -186,11 +180,12 @@ def find_analysis(analysis_id: str, services: Services) -> Job:
     """
     job = services.store.get(analysis_id)
     if job is None:
-        raise _unknown(analysis_id)
+        raise unknown_analysis(analysis_id)
     return job
 
 
-def _unknown(analysis_id: str) -> AnalysisNotFoundError:
+def unknown_analysis(analysis_id: str) -> AnalysisNotFoundError:
+    """There is no analysis of this id."""
     return AnalysisNotFoundError(
         f"There is no analysis {analysis_id!r}.", cure="Check the id; the analysis may have been deleted."
     )

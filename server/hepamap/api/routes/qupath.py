@@ -66,7 +66,8 @@ def list_downloads() -> DownloadList:
 )
 def get_script(request: Request) -> Response:
     """The client for QuPath as one script, with this server's address filled in; needs no key."""
-    text = assemble(read_sources(sources_folder()), _address_of(request))
+    address = _address_of(request)
+    text = assemble(read_sources(sources_folder()), address)
     headers = {
         "Content-Disposition": f'attachment; filename="{SCRIPT_NAME}"',
         # Another caller may reach the server under another name, and a newer server has a newer script.
