@@ -22,6 +22,7 @@ import javax.net.ssl.X509TrustManager
 /** Something that goes on in the background: how far it is, and whether it should stop. */
 class Work {
     volatile boolean cancelled = false
+    volatile boolean ended = false
     volatile Closure onTell = { String message, double share -> }
 
     void tell(String message, double share = -1.0d) {

@@ -45,7 +45,8 @@ class Place {
 
     /** Call `change` with the image as it is now, and save it where nobody has it open. */
     Object change(Closure change) {
-        if (!shownAtFirst || isShown()) return change.call(imageData)
+        if (isShown()) return change.call(imageData)
+        if (!shownAtFirst) return change.call(openedAgain() ?: imageData)
         if (isGone()) throw new ImageGone()
         def again = openedAgain()
         if (again != null) return change.call(again)

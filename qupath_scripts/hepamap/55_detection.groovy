@@ -79,7 +79,9 @@ class Detection {
         if (coarse != null && !fine.isDone()) showPreview()
         fine.follow(previewOf == null ? '' : 'Preview shown · ') { requirePlace() }
         work.tell('Drawing')
-        byte[] body = calls.bytes("${Analysis.PATH}/${fine.id}/contours")
+        // Without one, the server takes what a person has chosen for this analysis, else the model's.
+        String at = question.threshold == null ? '' : "?threshold=${question.threshold}"
+        byte[] body = calls.bytes("${Analysis.PATH}/${fine.id}/contours${at}")
         work.goOn()  // the last moment to cancel
         show(question, new Contours(body, calls.server), key)
     }
@@ -168,6 +170,8 @@ class Detection {
             Map drawn = contours.drawOn(image)
             image.setProperty(ANALYSIS, fine.id)
             image.setProperty(QUESTION, key)
+            image.removeProperty('hepamap.threshold')
+            image.removeProperty('hepamap.verdict')
             note(image, question, contours.model)
             drawn
         }
@@ -208,6 +212,11 @@ class Steps {
 
     static void add(image, String name, Map noted, String comment, String command, Map arguments) {
         image.getHistoryWorkflow().addStep(new DefaultScriptableWorkflowStep(name, noted, text(comment, command, arguments)))
+    }
+
+    /** What cannot be repeated is a comment. */
+    static void note(image, String name, Map noted, String comment) {
+        image.getHistoryWorkflow().addStep(new DefaultScriptableWorkflowStep(name, noted, "// ${comment}".toString()))
     }
 
     static String text(String comment, String command, Map arguments) {

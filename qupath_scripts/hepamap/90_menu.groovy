@@ -47,8 +47,14 @@ class Hepamap {
                 if (isBatch(imageData)) Batch.print(ConnectionTest.outcome(new Work(), imageData))
                 else testConnection()
                 break
+            case 'threshold':
+                Batch.print(Thresholds.outcome(imageData, Batch.printing(new Work()), HepamapSettings.arguments.threshold as double))
+                break
+            case 'export':
+                Batch.print(ProjectWindow.exported(imageData, new File(HepamapSettings.arguments.folder.toString())))
+                break
             default:
-                throw new Trouble("hepamap: there is no command “${name}”. There are: detect, test.")
+                throw new Trouble("hepamap: there is no command “${name}”. There are: detect, threshold, export, test.")
         }
     }
 
@@ -56,6 +62,11 @@ class Hepamap {
         def gui = QPEx.getQuPath()
         gui.installImageDataCommand(MENU + 'Detect tumor', { image -> detect(image, 'slide') })
         gui.installImageDataCommand(MENU + 'Detect in selection', { image -> detect(image, 'selection') })
+        gui.installImageDataCommand(MENU + 'Adjust threshold…', { image -> ThresholdWindow.open(image) })
+        gui.installImageDataCommand(MENU + 'Show or hide probability map', { image -> ThresholdWindow.toggleMap(image) })
+        gui.installImageDataCommand(MENU + 'Accept, edit, reject…', { image -> VerdictWindow.open(image) })
+        gui.installCommand(MENU + 'Run for project…', { ProjectWindow.open() })
+        gui.installImageDataCommand(MENU + 'Export annotations for training…', { image -> ProjectWindow.export(image) })
         gui.installCommand(MENU + 'Settings…', { SettingsWindow.open() })
         gui.installCommand(MENU + 'Test connection', { testConnection() })
         Windows.tellShortly('The menu Extensions > hepamap is there.')
