@@ -76,7 +76,8 @@ class Detection {
         coarse?.post()
         fine = new Analysis(calls, request)
         fine.post()
-        if (coarse != null && !fine.isDone()) showPreview()
+        if (coarse != null && fine.isDone()) coarse.stop()  // known already: nobody needs a preview
+        else if (coarse != null) showPreview()
         fine.follow(previewOf == null ? '' : 'Preview shown · ') { requirePlace() }
         work.tell('Drawing')
         // Without one, the server takes what a person has chosen for this analysis, else the model's.

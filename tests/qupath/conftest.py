@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 from tests.qupath.fake_server import FakeHepamap
+from tests.qupath.live import real_server, shared_slides, slide
 from tests.qupath.quasi_qupath import QuasiQuPath, why_not
+
+__all__ = ["real_server", "shared_slides", "slide"]
 
 SLIDE_PATH = "/slides/Leber ä 1.svs"
 SLIDE_URI = "file:///slides/Leber%20%C3%A4%201.svs"

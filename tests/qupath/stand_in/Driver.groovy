@@ -76,7 +76,7 @@ class Cases {
         def colours = [:]
         if (points != null) {
             def painted = overlay.painted(server.getWidth(), server.getHeight())
-            points.each { name, at -> colours[name] = [24, 16, 8, 0].collect { (painted.getRGB(at[0], at[1]) >> it) & 255 } }
+            points.each { name, at -> colours[name] = [16, 8, 0, 24].collect { (painted.getRGB(at[0], at[1]) >> it) & 255 } }
         }
         [region: [region.x, region.y, region.width, region.height], interpolation: overlay.interpolation.toString(), colours: colours]
     }
@@ -197,6 +197,7 @@ class Played {
             if (step.press != null) Cases.onFx { Desk.press(windowWith(step.press), step.press) }
             if (step.set != null) Cases.onFx { step.set.each { id, value -> put(id, value) } }
             if (step.unlock != null) image.getHierarchy().objects.findAll { it.name == step.unlock }.each { it.locked = false }
+            if (step.hide != null) Cases.onFx { windows().each { it.hide() } }
             if (step.wait == 'dialog') seen = waitForDialog(seen)
             if (step.wait instanceof Number) Thread.sleep(step.wait as long)
             if (step.picture != null) Cases.onFx { Pictures.take(step.picture) }
@@ -209,7 +210,8 @@ class Played {
         Cases.onFx {
             def labels = windows().collectMany { it.getScene().getRoot().lookupAll('.label').collect { it.getText() } }.findAll { it }
             def buttons = windows().collectMany { it.getScene().getRoot().lookupAll('.button').collect { [it.getText(), it.isDisabled()] } }
-            [image: Cases.described(gui.getImageData()), overlay: Cases.describedOverlay(gui.getViewer(), wanted.points), labels: labels,
+            def texts = windows().collectMany { it.getScene().getRoot().lookupAll('.text-area').collect { it.getText() } }
+            [texts: texts, image: Cases.described(gui.getImageData()), overlay: Cases.describedOverlay(gui.getViewer(), wanted.points), labels: labels,
              windows: windows().collect { it.getTitle() }, buttons: buttons]
         }
     }
