@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -94,18 +95,22 @@ def analysis(state: str = "succeeded", **others: Any) -> dict[str, Any]:
 class FakeHepamap:
     """The server; `contours` may depend on the request that was posted."""
 
-    def __init__(self) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self.asked: list[Asked] = []
         self.states: list[dict[str, Any]] = []
         self.contours: Callable[[Any], Mapping[str, Any]] = lambda _: collection()
         self._special: dict[tuple[str, str], list[Answer]] = {}
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._http.daemon_threads = True
+        self._http.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that refuses the certificate
+        self._scheme = "http" if context is None else "https"
+        if context is not None:
+            self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
         threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._http.server_address[1]}"
+        return f"{self._scheme}://127.0.0.1:{self._http.server_address[1]}"
 
     def close(self) -> None:
         self._http.shutdown()

@@ -12,7 +12,6 @@ from tests.qupath.test_detect_tumor import SQUARE, drawn_by_us
 
 COARSE, FINE = "c0000000-0000-4000-8000-000000000000", "f0000000-0000-4000-8000-000000000000"
 PATH = "/api/v1/analyses"
-RUNNING = {"message": "Preview shown", "action": ""}
 
 
 @pytest.fixture
@@ -76,7 +75,7 @@ def test_none_where_the_answer_is_there(two_passes: Person) -> None:
 @pytest.mark.parametrize(("side", "asked"), [(8000, 1), (14000, 2)])
 def test_none_for_a_small_region(two_passes: Person, side: int, asked: int) -> None:
     assert two_passes.image is not None
-    box = [[[[0, 0], [side, 0], [side, 9000], [0, 9000], [0, 0]]]]  # 4.5 and 7.9 mm² at 0.25 µm/px
+    box = [[[[0, 0], [side, 0], [side, 9000], [0, 9000], [0, 0]]]]  # 6.5 and 11.3 mm²
     two_passes.image["um_per_px"] = 0.3
     two_passes.image["objects"] = [{"polygons": box, "selected": True}]
     two_passes.runs_it(item="Detect in selection")

@@ -54,7 +54,7 @@ def same_colour(painted: list[int], rgb: tuple[int, int, int], opacity: float) -
 def test_the_map_lies_where_its_cells_are(person: Person, real_server: Server) -> None:
     inside = {"inner": [10 * CELL, 8 * CELL], "outer": [6 * CELL, 4 * CELL + 48], "tissue": [200, 200]}
     edges = {"just in": [INNER[0] + 2, INNER[1] + 2], "just out": [INNER[0] - 3, INNER[1] - 3]}
-    steps = [*OPENED, {"note": {"points": {**inside, **edges}}}, {"press": "Use this threshold"}, {"wait": 300}]
+    steps = [*OPENED, {"note": {"points": {**inside, **edges}}}, {"press": "Use this threshold"}, {"until": "quiet"}]
     outcome = person.runs_it(steps=steps)
     overlay = outcome["notes"][0]["overlay"]
     facts = asked(real_server, f"/analyses/{the_analysis(outcome)}/probability-map?format=json")
@@ -74,7 +74,7 @@ def test_the_map_lies_where_its_cells_are(person: Person, real_server: Server) -
 @pytest.mark.usefixtures("shaded")
 def test_contours_follow_the_threshold(person: Person, real_server: Server) -> None:
     moved = [{"set": {"threshold-slider": 0.6}}, {"set": {"threshold-slider": 0.8}}, {"until": r"\(\d+ ms\)"}, {"note": {}}]
-    outcome = person.runs_it(steps=[*OPENED, {"note": {}}, *moved, {"press": "Use this threshold"}, {"wait": 1000}])
+    outcome = person.runs_it(steps=[*OPENED, {"note": {}}, *moved, {"press": "Use this threshold"}, {"until": "quiet"}])
     before, after = ([one for one in note["image"]["objects"]] for note in outcome["notes"])
     assert [bounds(one) for one in before] == [OUTER]
     assert [bounds(one) for one in after] == [INNER]
@@ -102,7 +102,7 @@ def test_an_operating_point_is_one_press(person: Person) -> None:
 @pytest.mark.usefixtures("shaded")
 def test_back_to_the_first(person: Person, real_server: Server) -> None:
     steps = [*OPENED, {"note": {}}, {"set": {"threshold-slider": 0.8}}, {"until": r"\(\d+ ms\)"}, {"press": "Back to the first"}]
-    outcome = person.runs_it(steps=[*steps, {"wait": 300}])
+    outcome = person.runs_it(steps=[*steps, {"until": "quiet"}])
     assert outcome["shown"]["objects"] == outcome["notes"][0]["image"]["objects"]
     assert outcome["overlay"] is None
     assert asked(real_server, f"/analyses/{the_analysis(outcome)}")["chosen_threshold"] is None
@@ -110,7 +110,7 @@ def test_back_to_the_first(person: Person, real_server: Server) -> None:
 
 @pytest.mark.usefixtures("shaded")
 def test_closing_the_image_ends_it(person: Person) -> None:
-    outcome = person.runs_it(steps=[*OPENED, {"at": "close"}, {"wait": 300}])
+    outcome = person.runs_it(steps=[*OPENED, {"at": "close"}, {"until": "quiet"}])
     assert (outcome["errors"], outcome["overlay"], outcome["threads"]) == ([], None, 0)
     assert outcome["windows_opened"] == outcome["windows_closed"]
 

@@ -155,8 +155,10 @@ class Played {
          dialogs: desk.dialogs, notices: desk.notices, questions: desk.questions, messages: desk.messages, shares: desk.shares,
          errors: desk.errors, windows_opened: desk.windowsOpened, windows_closed: desk.windowsClosed, printed: printed.toString(),
          thrown: thrown, busy_on_return: busyOnReturn, notes: notes, overlay: gui == null ? null : Cases.describedOverlay(gui.getViewer(), null),
-         items: gui?.items?.keySet() ?: [], threads: Thread.getAllStackTraces().keySet().findAll { it.name == 'hepamap' && it.isAlive() }.size()]
+         items: gui?.items?.keySet() ?: [], threads: threads()]
     }
+
+    static int threads() { Thread.getAllStackTraces().keySet().findAll { it.name == 'hepamap' && it.isAlive() }.size() }
 
     /** Each image of a batch in turn, in one thread, each with a script of its own. */
     private void batch() {
@@ -241,12 +243,12 @@ class Played {
         desk.dialogs.size()
     }
 
-    /** Until a label of a window says so, or (`overlay`) a map lies on the slide. */
+    /** Until a label of a window says so, or a map lies on the slide (`overlay`), or no thread of the client is left (`quiet`). */
     private void waitUntil(String text) {
         long giveUp = System.currentTimeMillis() + 20_000
         while (System.currentTimeMillis() < giveUp) {
             boolean there = (boolean) Cases.onFx {
-                text == 'overlay' ? gui.getViewer().getCustomPixelLayerOverlay() != null :
+                text == 'quiet' ? threads() == 0 : text == 'overlay' ? gui.getViewer().getCustomPixelLayerOverlay() != null :
                     windows().any { it.getScene().getRoot().lookupAll('.label').any { it.getText() =~ text } }
             }
             if (there) return
