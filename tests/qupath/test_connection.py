@@ -26,6 +26,7 @@ from tests.qupath.fake_server import Answer
 from tests.qupath.live import Server, listening
 from tests.qupath.test_messages import guide_patterns
 
+
 @pytest.fixture
 def made(tmp_path: Path) -> Iterator[Callable[..., tuple[str, KeyStore]]]:
     """Start a server with these settings; without a worker."""
@@ -103,8 +104,9 @@ def test_another_server(person: Person, guide: str) -> None:
 
 def test_another_generation(person: Person, guide: str) -> None:
     person.server.answer("GET", "/version", Answer(200, {"name": "hepamap", "api": "v2", "version": "9.0"}))
-    assert f"speaks another language (v2) than this script (v1). Use the script that came with the server: {person.server.url}" in report(
-        person, guide
+    assert (
+        f"speaks another language (v2) than this script (v1). Use the script that came with the server: {person.server.url}"
+        in report(person, guide)
     )
 
 
@@ -155,7 +157,12 @@ def test_a_key_goes_to_the_server_alone(person: Person) -> None:
 
 
 def test_the_settings_window_keeps_what_is_typed(person: Person) -> None:
-    typed = {"settings-server": " lab:8000 ", "settings-key": "hm_typed", "settings-folders": "S:/slides = /slides", "settings-stride": "64"}
+    typed = {
+        "settings-server": " lab:8000 ",
+        "settings-key": "hm_typed",
+        "settings-folders": "S:/slides = /slides",
+        "settings-stride": "64",
+    }
     person.runs_it(steps=[{"item": "Settings…"}, {"set": typed}, {"press": "Save"}])
     kept = json.loads((person.home / "settings.json").read_text(encoding="utf-8"))
     assert kept == {"server": "lab:8000", "stride": 64, "folders": {"S:/slides": "/slides"}, "preview": False}

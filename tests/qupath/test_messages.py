@@ -118,7 +118,11 @@ CASES: dict[str, tuple[Trouble, str, str]] = {
     "newer": (answer("GET", "/version", Answer(200, {"name": "hepamap", "api": "v2", "version": "9"})), "The hepamap at", "(v2)"),
     "a gate": (answer("GET", "/version", Answer(401)), "Something in front of the server at", "does not let you in (HTTP 401)"),
     "forbidden": (answer("POST", ANALYSES, Answer(403, "<html>")), "Something in front", "does not let you in (HTTP 403)"),
-    "file unknown": (refused(404, "slide_not_found"), "The server cannot use the file of this slide. It says: This is wrong. Do that.", "can be uploaded"),
+    "file unknown": (
+        refused(404, "slide_not_found"),
+        "The server cannot use the file of this slide. It says: This is wrong. Do that.",
+        "can be uploaded",
+    ),
     "file elsewhere": (refused(403, "slide_not_allowed"), "The server cannot use the file", "hepamap > Settings…"),
     "file closed": (refused(403, "slide_not_readable"), "The server cannot use the file", "This is wrong."),
     "another slide": (

@@ -45,7 +45,13 @@ def test_both_are_asked_and_the_fine_one_stays(two_passes: Person) -> None:
 def test_the_preview_is_seen(two_passes: Person) -> None:
     last = Answer(200, analysis("running", id=FINE))
     two_passes.server.answer("GET", f"{PATH}/{FINE}", last)
-    steps: list[dict[str, Any]] = [{"item": "Detect tumor"}, {"until": "Preview shown"}, {"note": {}}, {"press": "Cancel"}, {"wait": "dialog"}]
+    steps: list[dict[str, Any]] = [
+        {"item": "Detect tumor"},
+        {"until": "Preview shown"},
+        {"note": {}},
+        {"press": "Cancel"},
+        {"wait": "dialog"},
+    ]
     outcome = two_passes.runs_it(steps=steps)
     (seen,) = outcome["notes"][0]["image"]["objects"]
     assert (seen["name"], seen["metadata"]["hepamap.preview"]) == ("Tumor (AI), preview", "coarse pass")

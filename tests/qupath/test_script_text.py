@@ -70,6 +70,8 @@ def test_sources_are_small(source: Source) -> None:
     assert all(len(line) <= 150 for line in lines)
 
 
-@pytest.mark.parametrize("new", [r"\) ->", r"\w::\w", r" !in ", r" !instanceof ", r"\bvar ", r"\btry \(", r"\?=", r"===", r"\?\["])
+@pytest.mark.parametrize(
+    "new", [r"\) ->", r"\w::\w", r" !in ", r" !instanceof ", r"\bvar ", r"\btry \(", r"\?=", r"===", r"\?\["]
+)
 def test_nothing_that_only_newer_groovy_understands(new: str) -> None:
     assert not re.search(new, re.sub(r"'[^'\n]*'|\"[^\"\n]*\"", "''", CODE))

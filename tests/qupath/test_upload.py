@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -20,15 +21,22 @@ class Wire:
     """Passes bytes on to a server, and can break the connection once, after so many bytes."""
 
     def __init__(self, url: str) -> None:
-        self._to = (urlsplit(url).hostname, urlsplit(url).port)
+        self._to = ("127.0.0.1", int(urlsplit(url).port or 0))
         self.sent = 0
         self.cut_at: int | None = None
+        self._ends: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
 
     def close(self) -> None:
-        self._listener.close()
+        for end in (self._listener, *self._ends):
+            _shut(end)
+        for thread in self._threads:
+            thread.join(5)
+        for end in (self._listener, *self._ends):
+            end.close()
 
     def _accept(self) -> None:
         while True:
@@ -36,9 +44,12 @@ class Wire:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            server = socket.create_connection(self._to)  # type: ignore[arg-type]
+            server = socket.create_connection(self._to)
+            self._ends += [client, server]
             for source, sink, counts in ((client, server, True), (server, client, False)):
-                threading.Thread(target=self._pass_on, args=(source, sink, counts), daemon=True).start()
+                thread = threading.Thread(target=self._pass_on, args=(source, sink, counts))
+                self._threads.append(thread)
+                thread.start()
 
     def _pass_on(self, source: socket.socket, sink: socket.socket, counts: bool) -> None:
         try:
@@ -50,11 +61,13 @@ class Wire:
                     break
         except OSError:
             pass
-        for end in (source, sink):
-            try:
-                end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
+        _shut(source)
+        _shut(sink)
+
+
+def _shut(end: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.fixture

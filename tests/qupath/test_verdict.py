@@ -48,7 +48,13 @@ def test_edit_makes_copies_and_sends_them(person: Person, real_server: Server) -
     person.settings["user"] = "A. Pathologist"
     assert person.image is not None
     # Drawn by hand before: as large as the contour, beside it.
-    own = [[LEFT + SIDE, TOP], [LEFT + 2 * SIDE, TOP], [LEFT + 2 * SIDE, TOP + SIDE], [LEFT + SIDE, TOP + SIDE], [LEFT + SIDE, TOP]]
+    own = [
+        [LEFT + SIDE, TOP],
+        [LEFT + 2 * SIDE, TOP],
+        [LEFT + 2 * SIDE, TOP + SIDE],
+        [LEFT + SIDE, TOP + SIDE],
+        [LEFT + SIDE, TOP],
+    ]
     person.image["objects"] = [{"name": "missed", "class": "Tumor", "polygons": [[own]]}]
     steps = [*OPENED, {"press": "Edit"}, {"press": "Edit"}, {"note": {}}, {"press": "Submit edited"}, {"wait": "dialog"}]
     outcome = person.runs_it(steps=steps, answers={"confirm": True})
@@ -83,6 +89,9 @@ def test_annotations_are_exported_for_training(person: Person, tmp_path: Path) -
     assert "hepamap dataset build cohort.csv --out dataset" in outcome["printed"]
     table = (tmp_path / "cohort.csv").read_text(encoding="utf-8").splitlines()
     name = "Leber ä 1.svs"
-    assert table == ["slide,annotations,group,split,unannotated,frame", f"/slides/{name},{name}.geojson,{name},train,ignore,qupath"]
+    assert table == [
+        "slide,annotations,group,split,unannotated,frame",
+        f"/slides/{name},{name}.geojson,{name},train,ignore,qupath",
+    ]
     (row,) = read_cohort(tmp_path / "cohort.csv")
-    assert len(read_annotations(row.annotations).areas) == 1
+    assert len(read_annotations(row.annotations).annotations) == 1

@@ -85,7 +85,10 @@ class TestSlideWithBounds:
 
         monkeypatch.setattr(Detector, "predictor", lambda self, pack: AllTumour())
         path = shared_slides / "slaid" / "Mirax2-Fluorescence-2.mrxs"
-        box: dict[str, Any] = {"polygons": [[[[4000, 3000], [5000, 3000], [5000, 4000], [4000, 4000], [4000, 3000]]]], "selected": True}
+        box: dict[str, Any] = {
+            "polygons": [[[[4000, 3000], [5000, 3000], [5000, 4000], [4000, 4000], [4000, 3000]]]],
+            "selected": True,
+        }
         person.settings["server"] = real_server.url
         person.image = {"name": path.name, "level0": [72448, 152080], "bounds": [9153, 102664, 10439, 7641]}
         person.image |= {"um_per_px": None, "uris": [path.resolve().as_uri()], "objects": [box]}
