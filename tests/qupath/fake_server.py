@@ -23,6 +23,14 @@ MODEL = {
     "manifest": {"strides": [16, 32, 64, 96, 128], "default_stride": 32},
 }
 
+STEADY: dict[tuple[str, str], Any] = {
+    ("GET", "/version"): {"name": "hepamap", "version": "0.1.0", "api": "v1"},
+    ("GET", "/api/v1/models"): {"items": [MODEL]},
+    ("GET", "/api/v1/models/hcc-5x"): MODEL,
+    ("GET", "/health/ready"): {"status": "ready", "checks": {"models": {"ok": True, "detail": "hcc-10x@1.0.0"}}},
+    ("POST", "/api/v1/slides/resolve"): {"visible": True, "same_slide": True, "reason": None, "slide": {"path": "/data/a.svs"}},
+}
+
 Body = Mapping[str, Any] | str | bytes
 
 
@@ -149,17 +157,9 @@ class FakeHepamap:
 
     def _usual(self, method: str, path: str) -> Answer:
         own = f"/api/v1/analyses/{ANALYSIS_ID}"
+        if (method, path) in STEADY:
+            return Answer(200, STEADY[method, path])
         match method, path:
-            case "GET", "/api/v1/models":
-                return Answer(200, {"items": [MODEL]})
-            case "GET", _ if path.startswith("/api/v1/models/"):
-                return Answer(200, MODEL)
-            case "GET", "/health/ready":
-                return Answer(200, {"status": "ready", "checks": {"models": {"ok": True, "detail": "hcc-10x@1.0.0"}}})
-            case "POST", "/api/v1/slides/resolve":
-                return Answer(200, {"visible": True, "same_slide": True, "reason": None, "slide": {"path": "/data/a.svs"}})
-            case "GET", "/version":
-                return Answer(200, {"name": "hepamap", "version": "0.1.0", "api": "v1"})
             case "POST", "/api/v1/analyses":
                 return Answer(202, analysis("queued"), {"Location": own})
             case "GET", _ if path == own:
