@@ -7,10 +7,13 @@ import javafx.scene.image.ImageView
 import javafx.scene.image.WritableImage
 import javafx.scene.layout.Pane
 import javafx.scene.paint.Color
+import javafx.scene.shape.Line
 import javafx.stage.Stage
 
 class ThresholdWindow {
-    static final int WIDTH_PX = 420
+    static final int WIDTH_PX = 540
+    /** The slider's track is so much shorter than the slider, on each side. */
+    static final int INSET_PX = 8
 
     final ThresholdSession session
     final Slider slider = new Slider(0.0d, 1.0d, 0.5d)
@@ -69,7 +72,8 @@ class ThresholdWindow {
 
     void show() {
         slider.setId('threshold-slider')
-        slider.setPrefWidth(WIDTH_PX)
+        slider.setMinWidth(WIDTH_PX)
+        slider.setMaxWidth(WIDTH_PX)
         slider.setMajorTickUnit(0.1d)
         slider.setShowTickMarks(true)
         slider.setShowTickLabels(true)
@@ -84,7 +88,7 @@ class ThresholdWindow {
         state.setId('threshold-state')
         state.setPrefWidth(WIDTH_PX)
         def buttons = Windows.row(Windows.button('Use this threshold') { keep() }, Windows.button('Back to the first') { leave() })
-        def content = Windows.column(value, legend(), slider, points(), state, buttons,
+        def content = Windows.column(value, marks(), slider, points(), state, buttons,
             Windows.label('For Research Use Only. Not for use in diagnostic procedures.', true))
         stage = Windows.stage('threshold', content)
         stage.setOnCloseRequest { leave() }
@@ -95,15 +99,26 @@ class ThresholdWindow {
         value.setText(String.format(Locale.ROOT, 'Tumor is what has a probability of %.3f or more. Cells below fade.', session.threshold))
     }
 
-    private ImageView legend() {
-        int height = 14
-        def image = new WritableImage(WIDTH_PX, height)
+    /** The colours above the slider, and on them the operating points. */
+    private Pane marks() {
+        int width = WIDTH_PX - 2 * INSET_PX, height = 14
+        def image = new WritableImage(width, height)
         def pixels = image.getPixelWriter()
-        for (int x = 0; x < WIDTH_PX; x++) {
-            def rgb = Colours.colour(x / (double) (WIDTH_PX - 1))
+        for (int x = 0; x < width; x++) {
+            def rgb = Colours.colour(x / (double) (width - 1))
             for (int y = 0; y < height; y++) pixels.setColor(x, y, Color.rgb(rgb[0], rgb[1], rgb[2]))
         }
-        new ImageView(image)
+        def pane = new Pane()
+        def legend = new ImageView(image)
+        legend.relocate(INSET_PX, 0)
+        pane.getChildren().add(legend)
+        (session.map.facts.operating_points ?: []).each { Map point ->
+            double x = INSET_PX + width * (point.threshold as double)
+            def mark = new Line(x, 0, x, height + 6)
+            mark.setStrokeWidth(2)
+            pane.getChildren().add(mark)
+        }
+        pane
     }
 
     /** The model's named thresholds, each a button that moves the slider there. */
@@ -119,7 +134,7 @@ class ThresholdWindow {
 
     static String measured(Map point) {
         if (point.sensitivity == null || point.specificity == null) return 'not measured'
-        String.format(Locale.ROOT, 'sensitivity %.1f %%, specificity %.1f %%, as measured on the model\'s test data',
+        String.format(Locale.ROOT, 'sensitivity %.1f %%, specificity %.1f %%, as measured for this model',
             100 * (point.sensitivity as double), 100 * (point.specificity as double))
     }
 

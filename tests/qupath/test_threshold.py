@@ -96,7 +96,7 @@ def test_an_operating_point_is_one_press(person: Person) -> None:
     outcome = person.runs_it(steps=[*OPENED, {"press": "balanced 0.80"}, {"until": r"\(\d+ ms\)"}, {"note": {}}])
     (note,) = outcome["notes"]
     assert [bounds(one) for one in note["image"]["objects"]] == [INNER]
-    assert "sensitivity 91.2 %, specificity 98.7 %, as measured on the model's test data" in note["labels"]
+    assert "sensitivity 91.2 %, specificity 98.7 %, as measured for this model" in note["labels"]
 
 
 @pytest.mark.usefixtures("shaded")
