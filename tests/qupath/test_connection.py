@@ -93,8 +93,10 @@ def test_no_address(person: Person, guide: str) -> None:
 
 
 def test_another_server(person: Person, guide: str) -> None:
-    web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
-    web.RequestHandlerClass.log_message = lambda *args: None  # type: ignore[method-assign,assignment]
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
     threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     person.settings["server"] = f"http://127.0.0.1:{web.server_address[1]}"
     assert "is not a hepamap server." in report(person, guide)

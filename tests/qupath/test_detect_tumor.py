@@ -145,7 +145,11 @@ def test_another_slide_is_opened_meanwhile(person: Person) -> None:
     person.server.states = [analysis("running"), analysis()]
     person.server.contours = lambda _: collection(feature(SQUARE))
     other = {**(person.image or {}), "name": "other.svs", "level0": [500, 500]}
-    case = {"project": [person.image], "other_image": other, "do_on": {"message": "Classifying", "action": "open another slide"}}
+    case: dict[str, Any] = {
+        "project": [person.image],
+        "other_image": other,
+        "do_on": {"message": "Classifying", "action": "open another slide"},
+    }
     person.image = None  # that of the project is opened
     outcome = person.runs_it(**case)
     (stored,) = outcome["project"]
@@ -157,7 +161,7 @@ def test_another_slide_is_opened_meanwhile(person: Person) -> None:
 def test_the_slide_is_closed_and_opened_again_meanwhile(person: Person) -> None:
     person.server.states = [analysis("running"), analysis()]
     person.server.contours = lambda _: collection(feature(SQUARE))
-    case = {"project": [person.image], "do_on": {"message": "Classifying", "action": "open again"}}
+    case: dict[str, Any] = {"project": [person.image], "do_on": {"message": "Classifying", "action": "open again"}}
     person.image = None
     outcome = person.runs_it(**case)
     assert len(outcome["shown"]["objects"]) == 1  # in the viewer, unsaved, as all that a person works on
