@@ -35,7 +35,7 @@ class AuditEvent:
     status: int
     """HTTP status of the answer; 200 for a command."""
     object: str | None = None
-    """Id of the analysis, upload or key."""
+    """Id of the analysis, upload, verdict or key."""
     slide: str | None = None
     """Fingerprint of the slide."""
     request_id: str | None = None

@@ -12,7 +12,7 @@ class Scope(StrEnum):
     READ = "read"
     """See analyses, results and models."""
     ANALYSE = "analyse"
-    """Ask for analyses, upload slides, cancel and delete."""
+    """Ask for analyses, upload slides, cancel and delete; say what one thinks of results."""
     ADMIN = "admin"
     """See the audit trail and the metrics."""
 

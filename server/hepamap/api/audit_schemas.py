@@ -21,7 +21,7 @@ class AuditEntryAnswer(Answer):
     )
     status: int = Field(description="HTTP status of the answer.", examples=[200])
     object: str | None = Field(
-        description="Id of the analysis, upload or key.", examples=["5f0c2b0e-6a55-4c0a-9d0b-0f0f5f3f9a11"]
+        description="Id of the analysis, upload, verdict or key.", examples=["5f0c2b0e-6a55-4c0a-9d0b-0f0f5f3f9a11"]
     )
     slide: str | None = Field(description="Fingerprint of the slide, where an analysis is asked for.", examples=[None])
     request_id: str | None = Field(description="X-Request-ID of the answer.", examples=["order-17"])

@@ -64,7 +64,10 @@ class ClientView(RequestBody):
 
 
 class Identity(RequestBody):
-    """Whose slide it is, by the sender's own names; given back unchanged, used for nothing and never logged."""
+    """Whose slide it is, by the sender's own names; given back unchanged and never logged.
+
+    Nothing is computed from it, but that slides of one accession stay together when verdicts are exported.
+    """
 
     accession: IdentityText | None = Field(default=None, description="Case or accession number.", examples=["S26-1234"])
     specimen: IdentityText | None = Field(default=None, description="Specimen.", examples=["A"])

@@ -32,7 +32,7 @@ def result_of(job: Job, services: Services) -> StoredResult:
     """
     if job.result is None:
         raise _not_finished(job, services)
-    # Read each time: that takes a hundredth of what its contours take, and a result on the disk is the one that counts.
+    # Read each time: that takes a millisecond, its contours take far longer, and a result on the disk is the one that counts.
     return open_result(services.settings.results_dir / job.result.location)
 
 

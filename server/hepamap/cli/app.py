@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from hepamap import RESEARCH_USE_ONLY, __version__
-from hepamap.cli import audit, bench, detect, doctor, keys, models, phantom, qupath, server, training
+from hepamap.cli import audit, bench, detect, doctor, keys, models, phantom, qupath, server, training, verdicts
 from hepamap.cli.console import report_error
 from hepamap.errors import HepamapError
 
@@ -38,6 +38,7 @@ app.command("qupath-script")(qupath.qupath_script)
 app.command("doctor")(doctor.doctor)
 app.add_typer(keys.keys_app, name="keys")
 app.add_typer(audit.audit_app, name="audit")
+app.add_typer(verdicts.verdicts_app, name="verdicts")
 
 
 def _print_version(wanted: bool) -> None:

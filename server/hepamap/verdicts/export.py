@@ -1,0 +1,270 @@
+"""Verdicts as a folder that `hepamap dataset build` and `hepamap evaluate` take: table, annotations, and every verdict.
+
+- cohort.csv: one row for each slide that somebody accepted or edited, with its annotations in level-0 px.
+- annotations/: GeoJSON, classes “Tumor” and “Non-tumor”.
+- verdicts.csv: every verdict, the rejected ones too, and whether it is in the annotations.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import shutil
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from hepamap.errors import OutputExistsError, OutputNotWritableError, PixelSizeMissingError, SlideError
+from hepamap.geometry import PixelSize, Region
+from hepamap.slide import Slide
+from hepamap.verdicts.errors import NoVerdictsError
+from hepamap.verdicts.judging import plain
+from hepamap.verdicts.store import VerdictStore
+from hepamap.verdicts.truth import Truth, last_ones, says_where, truth_of
+from hepamap.verdicts.verdict import Decision, Verdict
+
+COHORT_NAME = "cohort.csv"
+VERDICTS_NAME = "verdicts.csv"
+ANNOTATIONS_FOLDER = "annotations"
+
+SplitChoice = Literal["auto", "train", "val", "test"]
+
+# Columns of the table of `hepamap dataset build`; its reader is not known here, tests hold both together.
+_COHORT = ("slide", "annotations", "group", "split", "unannotated", "frame", "mpp")
+_VERDICTS = (
+    *("id", "at", "analysis", "decision", "exported", "reason", "user", "actor", "model", "weights_sha256"),
+    *("threshold", "min_area_um2", "iou", "area_mm2", "slide", "slide_fingerprint", "annotations"),
+)
+_CLASSES = {"Tumor": [200, 0, 0], "Non-tumor": [0, 160, 0]}
+_SAME_PIXEL_SIZE = 1e-3
+_VAL_FROM, _TEST_FROM = 0.7, 0.85
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What an export holds."""
+
+    verdicts: int
+    slides: int
+    """Rows of cohort.csv."""
+    accepted: int
+    """Verdicts in the annotations that are the model's own contours."""
+    edited: int
+    left_out: Mapping[str, int]
+    """How many verdicts are not in the annotations, by reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class _SlideFound:
+    bounds_l0: Region
+    mpp: str
+    """For the table; empty where the slide says it itself."""
+
+
+def export(
+    store: VerdictStore, folder: Path, *, since: datetime | None = None, split: SplitChoice = "auto", overwrite: bool = False
+) -> Exported:
+    """Write the folder, whole or not at all.
+
+    Args:
+        store: the verdicts.
+        folder: where to.
+        since: only verdicts of this time or later.
+        split: which rows of the table are for training, validation and test: `auto` decides by group, always in the same way.
+        overwrite: replace an earlier export.
+
+    Raises:
+        NoVerdictsError: nobody said anything.
+        OutputExistsError, OutputNotWritableError: the folder is not empty, or cannot be written.
+    """
+    _require_free(folder, overwrite)
+    verdicts = list(_all(store, since))
+    if not verdicts:
+        raise NoVerdictsError("There are no verdicts to export.", cure="Accept, edit or reject results in QuPath first.")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name[:64]}-", suffix=".partial", dir=folder.parent))
+        try:
+            staging.chmod(0o755)
+            done = _write(store, verdicts, staging, split)
+            if folder.exists():
+                shutil.rmtree(folder)
+            staging.rename(folder)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    except OSError as error:
+        raise OutputNotWritableError(
+            f"The export {folder.name} cannot be written ({error.strerror}).", cure="Check permissions and free space."
+        ) from error
+    return done
+
+
+def _require_free(folder: Path, overwrite: bool) -> None:
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if overwrite and (folder / VERDICTS_NAME).is_file():
+        return
+    raise OutputExistsError(
+        f"{folder.name} is there already" + (", and is no export of verdicts." if overwrite else "."),
+        cure="Name another folder." if overwrite else "Name another folder, or add --overwrite.",
+    )
+
+
+def _all(store: VerdictStore, since: datetime | None) -> Iterator[Verdict]:
+    after: tuple[datetime, str] | None = None
+    while True:
+        page = store.page(since=since, after=after)
+        yield from page.verdicts
+        if not page.has_more:
+            return
+        after = (page.verdicts[-1].at, page.verdicts[-1].id)
+
+
+def _write(store: VerdictStore, verdicts: Sequence[Verdict], folder: Path, split: SplitChoice) -> Exported:
+    (folder / ANNOTATIONS_FOLDER).mkdir()
+    by_slide: dict[str, list[Verdict]] = defaultdict(list)
+    # In the order of the verdicts, not of the analyses: of two on one place the newer one counts.
+    for verdict in sorted(last_ones(verdicts).values(), key=lambda one: (one.at, one.id)):
+        if says_where(verdict):
+            by_slide[verdict.slide.fingerprint].append(verdict)
+    fate = {verdict.id: "rejected" if not says_where(verdict) else "superseded" for verdict in verdicts}
+    files: dict[str, str] = {}
+    rows = []
+    for fingerprint, counting in sorted(by_slide.items()):
+        newest = counting[-1]
+        try:
+            found = _look_at(newest)
+        except SlideError as error:
+            fate |= {verdict.id: error.code for verdict in counting}
+            continue
+        if found is None:
+            fate |= {verdict.id: "slide_replaced" for verdict in counting}
+            continue
+        name = f"{ANNOTATIONS_FOLDER}/{_file_name(fingerprint)}.geojson"
+        whole = [store.get(verdict.id) for verdict in counting]
+        truth = truth_of([verdict for verdict in whole if verdict is not None], found.bounds_l0)
+        (folder / name).write_text(_geojson(truth, counting), encoding="utf-8")
+        rows.append(_cohort_row(newest, name, found.mpp, split))
+        fate |= {verdict.id: "yes" for verdict in counting}
+        files |= {verdict.id: name for verdict in counting}
+    _table(folder / COHORT_NAME, _COHORT, rows)
+    _table(folder / VERDICTS_NAME, _VERDICTS, [_verdict_row(one, fate[one.id], files.get(one.id, "")) for one in verdicts])
+    return _summed(verdicts, fate, len(rows))
+
+
+def _look_at(verdict: Verdict) -> _SlideFound | None:
+    """Whether the slide of a verdict is still there and the same; None where another one lies at its path."""
+    said = verdict.slide
+    with Slide.open(Path(said.path)) as slide:
+        if slide.fingerprint != said.fingerprint:
+            return None
+        try:
+            own: PixelSize | None = slide.pixel_size
+        except PixelSizeMissingError:
+            own = None
+        # A pixel size that a person or a viewer gave must go along, or the patches would come at another scale.
+        is_own = own is not None and _same(own.x_um, said.pixel_size.x_um) and _same(own.y_um, said.pixel_size.y_um)
+        return _SlideFound(slide.bounds_l0, "" if is_own else f"{said.pixel_size.mean_um:.6g}")
+
+
+def _same(one: float, other: float) -> bool:
+    return abs(one - other) <= _SAME_PIXEL_SIZE * other
+
+
+def _cohort_row(verdict: Verdict, annotations: str, mpp: str, split: SplitChoice) -> dict[str, str]:
+    group = verdict.slide.case or _file_name(verdict.slide.fingerprint)
+    return {
+        "slide": verdict.slide.path,
+        "annotations": annotations,
+        "group": group,
+        "split": _split_of(group) if split == "auto" else split,
+        # What is not tumour is drawn, too: outside of both nobody looked.
+        "unannotated": "ignore",
+        "frame": "level0",
+        "mpp": mpp,
+    }
+
+
+def _split_of(group: str) -> str:
+    """Always the same for one group, so that what was for test once never gets into training later."""
+    share = int(hashlib.sha256(group.encode()).hexdigest()[:8], 16) / 16**8
+    return "train" if share < _VAL_FROM else "val" if share < _TEST_FROM else "test"
+
+
+def _geojson(truth: Truth, verdicts: Sequence[Verdict]) -> str:
+    features = []
+    for name, area in (("Tumor", truth.tumour_l0), ("Non-tumor", truth.non_tumour_l0)):
+        for polygon in plain(area)["coordinates"]:
+            features.append(
+                {
+                    "type": "Feature",
+                    "geometry": {"type": "Polygon", "coordinates": polygon},
+                    "properties": {
+                        "objectType": "annotation",
+                        "name": name,
+                        "classification": {"name": name, "color": _CLASSES[name]},
+                    },
+                }
+            )
+    properties = {"frame": "level0", "verdicts": [verdict.id for verdict in verdicts]}
+    return json.dumps({"type": "FeatureCollection", "features": features, "properties": properties}) + "\n"
+
+
+def _verdict_row(verdict: Verdict, exported: str, annotations: str) -> dict[str, Any]:
+    opinion = verdict.opinion
+    return {
+        "id": verdict.id,
+        "at": verdict.at.isoformat(),
+        "analysis": verdict.job_id,
+        "decision": opinion.decision.value,
+        "exported": exported,
+        "reason": _harmless(opinion.reason or ""),
+        "user": _harmless(opinion.user),
+        "actor": _harmless(verdict.actor),
+        "model": f"{verdict.model.id}@{verdict.model.version}",
+        "weights_sha256": verdict.model.weights_sha256,
+        "threshold": opinion.threshold,
+        "min_area_um2": opinion.min_area_um2,
+        "iou": opinion.iou,
+        "area_mm2": opinion.area_mm2,
+        "slide": verdict.slide.path,
+        "slide_fingerprint": verdict.slide.fingerprint,
+        "annotations": annotations,
+    }
+
+
+def _harmless(text: str) -> str:
+    """What a spreadsheet would take for a formula begins with an apostrophe."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+def _table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _file_name(fingerprint: str) -> str:
+    """Short, and harmless whatever a scanner writes into its slides."""
+    return hashlib.sha256(fingerprint.encode()).hexdigest()[:16]
+
+
+def _summed(verdicts: Sequence[Verdict], fate: Mapping[str, str], slides: int) -> Exported:
+    used = [verdict.opinion.decision for verdict in verdicts if fate[verdict.id] == "yes"]
+    left_out: dict[str, int] = defaultdict(int)
+    for reason in fate.values():
+        if reason != "yes":
+            left_out[reason] += 1
+    return Exported(
+        verdicts=len(verdicts),
+        slides=slides,
+        accepted=used.count(Decision.ACCEPTED),
+        edited=used.count(Decision.EDITED),
+        left_out=dict(sorted(left_out.items())),
+    )

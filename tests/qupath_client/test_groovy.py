@@ -1,0 +1,70 @@
+"""What a server gives out is compiled by a real Groovy, against the stand-in of QuPath and a real JavaFX."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import warnings
+from pathlib import Path
+
+import pytest
+
+from hepamap.api.app import create_app
+from hepamap.qupath_client.sources import sources_folder
+from hepamap.settings import Settings
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", message="Using `httpx` with")
+    from fastapi.testclient import TestClient
+
+GROOVY = Path("/usr/share/java/groovy-all.jar")
+JAVAFX = Path("/usr/share/openjfx/lib")
+STAND_IN = Path(__file__).resolve().parents[1] / "qupath" / "stand_in"
+
+
+def why_not() -> str | None:
+    if shutil.which("java") is None or not GROOVY.exists():
+        return "java or groovy is not installed (apt-get install groovy)"
+    if not (JAVAFX / "javafx.controls.jar").exists():
+        return "JavaFX is not installed (apt-get install openjfx)"
+    return None if any(sources_folder().glob("*.groovy")) else "there are no sources of the client"
+
+
+pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+
+
+def compiled(script: str, folder: Path) -> tuple[int, str, set[str]]:
+    """Status and words of the compiler, and the classes that it made."""
+    folder.mkdir()
+    source, out = folder / "hepamap.groovy", folder / "classes"
+    source.write_text(script, encoding="utf-8")
+    path = os.pathsep.join(str(place) for place in (GROOVY, *sorted(JAVAFX.glob("javafx.*.jar")), STAND_IN))
+    command = ["java", "-XX:TieredStopAtLevel=1", "-cp", path, "org.codehaus.groovy.tools.FileSystemCompiler"]
+    command += ["--encoding", "UTF-8", "-cp", path, "-d", str(out), str(source)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+    return done.returncode, done.stdout + done.stderr, {file.stem for file in out.rglob("*.class")}
+
+
+def test_the_script_of_a_server_compiles(tmp_path: Path) -> None:
+    settings = Settings(
+        data_dir=tmp_path / "data",
+        models_dir=tmp_path,
+        embedded_worker=False,
+        allowed_hosts=("lab.hospital.org",),
+        min_free_bytes=0,
+    )
+    with TestClient(create_app(settings), base_url="http://lab.hospital.org:8000") as client:
+        response = client.get("/qupath/hepamap.groovy")
+    assert response.status_code == 200
+    script = response.text
+    assert "SERVER_URL = 'http://lab.hospital.org:8000'" in script
+    status, words, classes = compiled(script, tmp_path / "whole")
+    assert (status, words) == (0, "")
+    assert "hepamap" in classes
+    # The same with its last bracket lost: a compiler that takes everything would prove nothing.
+    end = script.rindex("}")
+    status, words, classes = compiled(script[:end] + script[end + 1 :], tmp_path / "broken")
+    assert status != 0
+    assert "hepamap.groovy" in words
+    assert "hepamap" not in classes

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shapely
+from shapely.geometry import mapping
+from shapely.geometry.base import BaseGeometry
+from sqlalchemy import Engine
+from typer.testing import CliRunner
+
+from hepamap.access.audit import AuditTrail
+from hepamap.cli.app import app
+from hepamap.errors import OutputExistsError
+from hepamap.geometry import PixelSize, Point
+from hepamap.jobs.database import open_database
+from hepamap.results import Frame
+from hepamap.slide import Slide
+from hepamap.training.areas import labelled_areas
+from hepamap.training.build import DatasetSpec, build_dataset
+from hepamap.training.cohort import read_cohort
+from hepamap.verdicts.errors import NoVerdictsError
+from hepamap.verdicts.export import export
+from hepamap.verdicts.store import VerdictStore
+from hepamap.verdicts.verdict import Decision, SlideFacts
+from tests.conftest import write_tiff_slide
+from tests.verdicts.opinions import box, say
+
+TUMOUR = box(800, 0, 1600, 1200)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    """What a database of either kind gives back is tested beside this."""
+    engine = open_database(tmp_path / "jobs.sqlite3")
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def store(engine: Engine) -> VerdictStore:
+    return VerdictStore(engine)
+
+
+def paint(path: Path, shade: int = 150) -> Path:
+    """1600 × 1200 px at 0.46 µm, tissue with some texture."""
+    image = np.random.default_rng(shade).integers(shade - 60, shade, (1200, 1600, 3)).astype(np.uint8)
+    return write_tiff_slide(path, image, 0.46)
+
+
+def facts(path: Path, **values: object) -> SlideFacts:
+    with Slide.open(path) as slide:
+        own = SlideFacts(slide.fingerprint, str(path), slide.pixel_size, Frame("level0", Point(0.0, 0.0)), None, None)
+    return replace(own, **values)  # type: ignore[arg-type]
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def fate(folder: Path) -> list[tuple[str, str]]:
+    return [(row["decision"], row["exported"]) for row in rows(folder / "verdicts.csv")]
+
+
+def areas(folder: Path) -> tuple[BaseGeometry, BaseGeometry]:
+    """Tumour and non-tumour of the one slide, as training reads them."""
+    (row,) = read_cohort(folder / "cohort.csv")
+    with Slide.open(row.slide, mpp_override_um=row.mpp_override_um) as slide:
+        found = labelled_areas(slide, row)
+        return found.tumour_l0, found.non_tumour_l0
+
+
+def test_training_reads_what_was_said(store: VerdictStore, tmp_path: Path) -> None:
+    said = facts(paint(tmp_path / "a.tif"))
+    say(store, "job-1", TUMOUR, said)
+    done = export(store, tmp_path / "out", split="train")
+    assert (done.verdicts, done.slides, done.accepted, done.edited, done.left_out) == (1, 1, 0, 1, {})
+    tumour, non_tumour = areas(tmp_path / "out")
+    assert tumour.equals(TUMOUR)
+    assert non_tumour.equals(shapely.box(0, 0, 1600, 1200).difference(TUMOUR))
+    (row,) = rows(tmp_path / "out" / "cohort.csv")
+    assert (row["frame"], row["mpp"], row["split"], row["unannotated"]) == ("level0", "", "train", "ignore")
+    spec = DatasetSpec(mpp=1.84, patch_m=64, per_class={"train": 3})
+    dataset = build_dataset(tmp_path / "out" / "cohort.csv", tmp_path / "dataset", spec)
+    assert [row["label"] for row in rows(dataset.folder / "patches.csv")].count("1") == 3
+
+
+def test_a_rejected_result_is_in_the_list_and_never_in_the_truth(store: VerdictStore, tmp_path: Path) -> None:
+    one, other = facts(paint(tmp_path / "a.tif")), facts(paint(tmp_path / "b.tif", 140))
+    say(store, "job-1", TUMOUR, one, decision=Decision.ACCEPTED)
+    say(store, "job-1", None, one, reason="=HYPERLINK(1)", user="@me")
+    say(store, "job-2", None, other, reason="No.")
+    say(store, "job-3", TUMOUR, other)
+    done = export(store, tmp_path / "out")
+    assert done.left_out == {"rejected": 2, "superseded": 1}
+    assert fate(tmp_path / "out") == [
+        ("accepted", "superseded"),
+        ("rejected", "rejected"),
+        ("rejected", "rejected"),
+        ("edited", "yes"),
+    ]
+    assert [row["slide"] for row in rows(tmp_path / "out" / "cohort.csv")] == [other.path]
+    written = rows(tmp_path / "out" / "verdicts.csv")
+    assert (written[1]["reason"], written[1]["user"], written[1]["iou"]) == ("'=HYPERLINK(1)", "'@me", "")
+    assert len(list((tmp_path / "out" / "annotations").iterdir())) == 1
+
+
+def test_several_analyses_of_one_slide_become_one_row(store: VerdictStore, tmp_path: Path) -> None:
+    said = facts(paint(tmp_path / "a.tif"))
+    left, right = box(0, 0, 800, 1200), box(800, 0, 1600, 1200)
+    say(store, "job-1", box(100, 100, 300, 300), replace(said, region_l0=mapping(left)))
+    say(store, "job-2", box(900, 100, 1000, 300), replace(said, region_l0=mapping(right)), decision=Decision.ACCEPTED)
+    done = export(store, tmp_path / "out")
+    assert (done.slides, done.accepted, done.edited) == (1, 1, 1)
+    tumour, non_tumour = areas(tmp_path / "out")
+    assert tumour.area == 200 * 200 + 100 * 200
+    assert non_tumour.area == 1600 * 1200 - tumour.area
+
+
+def test_a_pixel_size_that_was_given_goes_along(store: VerdictStore, tmp_path: Path) -> None:
+    path = paint(tmp_path / "a.tif")
+    say(store, "job-1", TUMOUR, facts(path, pixel_size=PixelSize(0.5, 0.5)))
+    export(store, tmp_path / "out")
+    assert rows(tmp_path / "out" / "cohort.csv")[0]["mpp"] == "0.5"
+
+
+def test_a_slide_that_is_gone_or_another_one_is_left_out_and_said(store: VerdictStore, tmp_path: Path) -> None:
+    gone, replaced, there = (paint(tmp_path / name, shade) for name, shade in (("a.tif", 100), ("b.tif", 110), ("c.tif", 120)))
+    for number, path in enumerate((gone, replaced, there)):
+        say(store, f"job-{number}", TUMOUR, facts(path))
+    gone.unlink()
+    paint(replaced, 130)
+    done = export(store, tmp_path / "out")
+    assert (done.slides, done.left_out) == (1, {"slide_not_found": 1, "slide_replaced": 1})
+
+
+def test_slides_of_one_case_are_one_group_and_stay_in_their_split(store: VerdictStore, tmp_path: Path) -> None:
+    for number in range(12):
+        path = paint(tmp_path / f"{number}.tif", 100 + number)
+        say(store, f"job-{number}", TUMOUR, facts(path, case=f"case-{number // 2}"))
+    export(store, tmp_path / "one")
+    export(store, tmp_path / "two", since=store.of_job("job-6")[0].at)
+    read_cohort(tmp_path / "one" / "cohort.csv")  # refuses a group in two splits
+    first, second = ({row["slide"]: row["split"] for row in rows(tmp_path / name / "cohort.csv")} for name in ("one", "two"))
+    assert (len(first), len(second)) == (12, 6)
+    assert {slide: first[slide] for slide in second} == second
+    assert len(set(first.values())) > 1
+
+
+def test_only_an_earlier_export_is_replaced(store: VerdictStore, tmp_path: Path) -> None:
+    with pytest.raises(NoVerdictsError):
+        export(store, tmp_path / "out")
+    verdict = say(store, "job-1", TUMOUR, facts(paint(tmp_path / "a.tif")))
+    with pytest.raises(NoVerdictsError):
+        export(store, tmp_path / "out", since=verdict.at + timedelta(seconds=1))
+    export(store, tmp_path / "out")
+    with pytest.raises(OutputExistsError, match="is there already"):
+        export(store, tmp_path / "out")
+    export(store, tmp_path / "out", overwrite=True)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("Mine.")
+    with pytest.raises(OutputExistsError, match="no export of verdicts"):
+        export(store, tmp_path / "mine", overwrite=True)
+    assert not list(tmp_path.glob(".*.partial"))
+
+
+def test_the_command_exports_and_writes_it_down(
+    engine: Engine, store: VerdictStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HEPAMAP_DATABASE_URL", raising=False)
+    say(store, "job-1", TUMOUR, facts(paint(tmp_path / "a.tif")), decision=Decision.ACCEPTED)
+    arguments = [
+        "verdicts",
+        "export",
+        str(tmp_path / "out"),
+        "--data-dir",
+        str(tmp_path),
+        "--split",
+        "test",
+        "--since",
+        "2020-01-01",
+    ]
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert "1 verdicts; 0 edited and 1 accepted in the annotations of 1 slides" in result.output
+    assert "looks better than it is" in result.output
+    assert rows(tmp_path / "out" / "cohort.csv")[0]["split"] == "test"
+    assert [entry.event.action for entry in AuditTrail(engine).entries()] == ["verdicts.export"]
+    collection = json.loads(next((tmp_path / "out" / "annotations").iterdir()).read_text())
+    assert {feature["properties"]["classification"]["name"] for feature in collection["features"]} == {"Tumor", "Non-tumor"}
