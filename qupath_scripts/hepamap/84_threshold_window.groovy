@@ -91,7 +91,7 @@ class ThresholdWindow {
         def content = Windows.column(value, marks(), slider, points(), state, buttons,
             Windows.label('For Research Use Only. Not for use in diagnostic procedures.', true))
         stage = Windows.stage('threshold', content)
-        stage.setOnCloseRequest { leave() }
+        stage.setOnHidden { leave() }  // in whatever way it goes, with QuPath's own window too
         stage.show()
     }
 
