@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,19 +11,24 @@ from typing import Any
 import pytest
 
 from tests.qupath.fake_server import FakeHepamap
+from tests.qupath.live import real_server, shared_slides, slide
 from tests.qupath.quasi_qupath import QuasiQuPath, why_not
+
+__all__ = ["real_server", "shared_slides", "slide"]
 
 SLIDE_PATH = "/slides/Leber ä 1.svs"
 SLIDE_URI = "file:///slides/Leber%20%C3%A4%201.svs"
 
 
 class Person:
-    """Runs the script on an image, and reads what QuPath shows."""
+    """Has the client in QuPath, uses its menu on an image, and reads what QuPath shows."""
 
-    def __init__(self, qupath: QuasiQuPath, server: FakeHepamap) -> None:
+    def __init__(self, qupath: QuasiQuPath, server: FakeHepamap, home: Path) -> None:
         self._qupath = qupath
         self.server = server
-        self.settings: dict[str, str] = {"POLL_MS": "20", "SERVER_URL": f"'{server.url}'"}
+        self.home = home
+        self.settings: dict[str, Any] = {"server": server.url, "preview": False}
+        self.constants: dict[str, str] = {"POLL_MS": "20"}
         self.image: dict[str, Any] | None = {
             "name": "Leber ä 1.svs",
             "level0": [20000, 10000],
@@ -32,7 +39,13 @@ class Person:
 
     def runs_it(self, mode: str = "menu", **case: Any) -> dict[str, Any]:
         """From the menu, the script `editor`, for a `project`, or `headless`."""
-        return self._qupath.run(self.settings, {"mode": mode, "image": self.image, **case})
+        self.home.mkdir(exist_ok=True)
+        (self.home / "settings.json").write_text(json.dumps(self.settings), encoding="utf-8")
+        if mode == "editor":
+            case.setdefault("args", ["detect"])
+        if mode == "menu" and "steps" not in case:
+            case.setdefault("item", "Detect tumor")
+        return self._qupath.run(self.constants, {"mode": mode, "image": self.image, **case})
 
     def sees(self, mode: str = "menu", **case: Any) -> str:
         """Text of the one dialog that came."""
@@ -56,11 +69,17 @@ def live_server() -> Iterator[FakeHepamap]:
 
 
 @pytest.fixture(scope="session")
-def qupath(live_server: FakeHepamap) -> Iterator[QuasiQuPath]:
+def own_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is ~/.hepamap otherwise."""
+    return tmp_path_factory.mktemp("home") / "hepamap"
+
+
+@pytest.fixture(scope="session")
+def qupath(live_server: FakeHepamap, own_folder: Path) -> Iterator[QuasiQuPath]:
     reason = why_not()
     if reason is not None:
         pytest.skip(reason)
-    process = QuasiQuPath({"HEPAMAP_URL": f"  {live_server.url}/api/v1/ ", "LANG": "C.UTF-8"})
+    process = QuasiQuPath({"HEPAMAP_HOME": str(own_folder), "LANG": "C.UTF-8"})
     yield process
     process.close()
 
@@ -72,8 +91,9 @@ def server(live_server: FakeHepamap) -> FakeHepamap:
 
 
 @pytest.fixture
-def person(qupath: QuasiQuPath, server: FakeHepamap) -> Person:
-    return Person(qupath, server)
+def person(qupath: QuasiQuPath, server: FakeHepamap, own_folder: Path) -> Person:
+    shutil.rmtree(own_folder, ignore_errors=True)
+    return Person(qupath, server, own_folder)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,22 @@ from typing import Any
 
 NOTICE = "For Research Use Only. Not for use in diagnostic procedures."
 ANALYSIS_ID = "0a6d3b52-5d0e-4f5e-8f3e-2f0d3f0a9c11"
+
+MODEL = {
+    "id": "hcc-10x",
+    "version": "1.0.0",
+    "name": "hcc-10x@1.0.0",
+    "default": True,
+    "manifest": {"strides": [16, 32, 64, 96, 128], "default_stride": 32},
+}
+
+STEADY: dict[tuple[str, str], Any] = {
+    ("GET", "/version"): {"name": "hepamap", "version": "0.1.0", "api": "v1"},
+    ("GET", "/api/v1/models"): {"items": [MODEL]},
+    ("GET", "/api/v1/models/hcc-5x"): MODEL,
+    ("GET", "/health/ready"): {"status": "ready", "checks": {"models": {"ok": True, "detail": "hcc-10x@1.0.0"}}},
+    ("POST", "/api/v1/slides/resolve"): {"visible": True, "same_slide": True, "reason": None, "slide": {"path": "/data/a.svs"}},
+}
 
 Body = Mapping[str, Any] | str | bytes
 
@@ -86,18 +103,22 @@ def analysis(state: str = "succeeded", **others: Any) -> dict[str, Any]:
 class FakeHepamap:
     """The server; `contours` may depend on the request that was posted."""
 
-    def __init__(self) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self.asked: list[Asked] = []
         self.states: list[dict[str, Any]] = []
         self.contours: Callable[[Any], Mapping[str, Any]] = lambda _: collection()
         self._special: dict[tuple[str, str], list[Answer]] = {}
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._http.daemon_threads = True
+        self._http.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that refuses the certificate
+        self._scheme = "http" if context is None else "https"
+        if context is not None:
+            self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
         threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._http.server_address[1]}"
+        return f"{self._scheme}://127.0.0.1:{self._http.server_address[1]}"
 
     def close(self) -> None:
         self._http.shutdown()
@@ -116,11 +137,15 @@ class FakeHepamap:
     def calls(self, method: str) -> list[Asked]:
         return [asked for asked in self.asked if asked.method == method]
 
+    def questions(self) -> list[Any]:
+        """Bodies of the requests for analyses."""
+        return [asked.body for asked in self.calls("POST") if asked.path == "/api/v1/analyses"]
+
     @property
     def posted(self) -> Any:
         """Body of the one request for an analysis."""
-        (post,) = self.calls("POST")
-        return post.body
+        (body,) = self.questions()
+        return body
 
     def reply(self, asked: Asked) -> Answer:
         self.asked.append(asked)
@@ -132,15 +157,15 @@ class FakeHepamap:
 
     def _usual(self, method: str, path: str) -> Answer:
         own = f"/api/v1/analyses/{ANALYSIS_ID}"
+        if (method, path) in STEADY:
+            return Answer(200, STEADY[method, path])
         match method, path:
-            case "GET", "/version":
-                return Answer(200, {"name": "hepamap", "version": "0.1.0", "api": "v1"})
             case "POST", "/api/v1/analyses":
                 return Answer(202, analysis("queued"), {"Location": own})
             case "GET", _ if path == own:
                 return Answer(200, self.states.pop(0) if len(self.states) > 1 else (self.states or [analysis()])[0])
             case "GET", _ if path == f"{own}/contours":
-                return Answer(200, self.contours(self.calls("POST")[-1].body))
+                return Answer(200, self.contours((self.questions() or [None])[-1]))
             case "DELETE", _ if path == own:
                 return Answer(202, analysis("running"))
         return problem(404, "not_found", "There is nothing at this address.", "See /openapi.json for what there is.")
@@ -152,7 +177,9 @@ def _handler(server: FakeHepamap) -> type[BaseHTTPRequestHandler]:
 
         def _serve(self) -> None:
             sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            answer = server.reply(Asked(self.command, self.path, dict(self.headers), json.loads(sent) if sent else None))
+            is_json = self.headers.get("Content-Type", "").startswith("application/json")
+            body = json.loads(sent) if sent and is_json else sent or None
+            answer = server.reply(Asked(self.command, self.path, dict(self.headers), body))
             time.sleep(answer.delay_s)
             if answer.cut:
                 self.close_connection = True
@@ -172,7 +199,7 @@ def _handler(server: FakeHepamap) -> type[BaseHTTPRequestHandler]:
             except OSError:
                 self.close_connection = True  # the client did not wait
 
-        do_GET = do_POST = do_DELETE = _serve
+        do_GET = do_POST = do_DELETE = do_PUT = do_PATCH = do_HEAD = _serve
 
         def log_message(self, format: str, *args: Any) -> None: ...
 

@@ -1,7 +1,8 @@
-"""The script in a real Groovy, with a stand-in for QuPath around it: one Java process for all cases."""
+"""The client in a real Groovy and a real JavaFX, with a stand-in for QuPath around it: one Java process for all cases."""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -11,8 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-SCRIPT = Path(__file__).parents[2] / "qupath_scripts" / "Detect tumor.groovy"
+from hepamap.qupath_client.assembly import assemble
+from hepamap.qupath_client.sources import read_sources, sources_folder
+
 STAND_IN = Path(__file__).parent / "stand_in"
+_JAVAFX = Path("/usr/share/openjfx/lib")
+_JAVAFX_PARTS = ("base", "graphics", "controls", "swing")
 
 # Groovy 2.4 calls by reflection, also what the modules of newer Javas keep to themselves; QuPath's Groovy 4 needs none of it.
 _OPEN_FOR_OLD_GROOVY = [
@@ -21,13 +26,31 @@ _OPEN_FOR_OLD_GROOVY = [
         "java.base/java.lang",
         "java.base/java.io",
         "java.base/java.net",
+        "java.base/java.nio.channels",
+        "java.base/java.security",
         "java.base/java.util",
         "java.base/java.util.concurrent",
+        "java.base/java.util.stream",
+        "java.base/java.util.zip",
+        "java.base/sun.nio.ch",
         "java.base/sun.nio.fs",
+        "java.base/sun.security.ssl",
+        "java.base/sun.security.x509",
+        "java.base/sun.security.provider",
+        "java.desktop/java.awt",
+        "java.desktop/java.awt.image",
+        "java.desktop/sun.awt.image",
+        "java.desktop/sun.java2d",
         "java.net.http/java.net.http",
         "java.net.http/jdk.internal.net.http",
     )
 ]
+
+
+@functools.cache
+def client_script() -> str:
+    """The client as users get it, without a server's address."""
+    return assemble(read_sources(sources_folder()), "")
 
 
 def groovy_jars() -> list[Path]:
@@ -39,44 +62,81 @@ def groovy_jars() -> list[Path]:
     return [debian] if debian.exists() else []
 
 
+def javafx_jars() -> list[Path]:
+    """JavaFX of the Debian package; empty where it is not installed."""
+    jars = [_JAVAFX / f"javafx.{part}.jar" for part in _JAVAFX_PARTS]
+    return jars if all(jar.exists() for jar in jars) else []
+
+
 def why_not() -> str | None:
     """Why the script cannot be run here."""
-    if shutil.which("java") is None:
-        return "java is not installed (apt-get install groovy)"
-    if not groovy_jars():
-        return "groovy is not installed (apt-get install groovy)"
+    if shutil.which("java") is None or not groovy_jars():
+        return "java or groovy is not installed (apt-get install groovy)"
+    if not javafx_jars() or shutil.which("Xvfb") is None:
+        return "JavaFX or a display is not installed (apt-get install openjfx xvfb)"
     return None
 
 
-def with_settings(script: str, settings: Mapping[str, str]) -> str:
-    """The script as its user edits it: each setting gets another value, written in Groovy."""
-    for name, value in settings.items():
-        line = re.search(rf"(?m)^@Field .*\b{name} = (.*)$", script)
+def with_constants(script: str, constants: Mapping[str, str]) -> str:
+    """The script with other values of some constants, written in Groovy: waiting times, mostly."""
+    for name, value in constants.items():
+        line = re.search(rf"(?m)^ *(?:static .*|final String )\b{name} = ('.*?'|.*?)(?=$|  //)", script)
         assert line is not None, name
         script = script[: line.start(1)] + value + script[line.end(1) :]
     return script
+
+
+class Display:
+    """A screen that nobody sees."""
+
+    def __init__(self) -> None:
+        reading, writing = os.pipe()
+        command = [
+            "setpriv",
+            "--pdeathsig",
+            "TERM",
+            "Xvfb",
+            "-displayfd",
+            str(writing),
+            "-screen",
+            "0",
+            "1280x900x24",
+            "-nolisten",
+            "tcp",
+        ]
+        self._process = subprocess.Popen(command, pass_fds=[writing], stderr=subprocess.DEVNULL)
+        os.close(writing)
+        with os.fdopen(reading) as said:
+            self.name = f":{said.readline().strip()}"
+        assert self.name != ":", "Xvfb did not start"
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.wait(10)
 
 
 class QuasiQuPath:
     """The Java process."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
+        self._display = Display()
         jars = groovy_jars()
         flags = [] if any(jar.name.startswith("groovy-4") for jar in jars) else _OPEN_FOR_OLD_GROOVY
-        path = os.pathsep.join(str(place) for place in [*jars, STAND_IN])
-        command = ["java", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", *flags, "-cp", path]
+        path = os.pathsep.join(str(place) for place in [*jars, *javafx_jars(), STAND_IN])
+        command = ["java", "-Xmx768m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Dprism.order=sw", *flags]
+        command += ["-Djava.library.path=/usr/lib/x86_64-linux-gnu/jni", "-cp", path]
         # JAVA_TOOL_OPTIONS and http_proxy of the machine must not change what is tested.
         clean = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "JAVA_HOME", "TMPDIR")}
         self._process = subprocess.Popen(
             [*command, "groovy.ui.GroovyMain", str(STAND_IN / "Driver.groovy")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**clean, **environment},
+            env={**clean, "DISPLAY": self._display.name, **environment},
         )
 
-    def run(self, settings: Mapping[str, str], case: Mapping[str, Any]) -> dict[str, Any]:
+    def run(self, constants: Mapping[str, str], case: Mapping[str, Any]) -> dict[str, Any]:
         """Run the script once."""
-        script = with_settings(SCRIPT.read_text(encoding="utf-8"), settings)
+        script = with_constants(client_script(), constants)
         stdin, stdout = self._pipes()
         stdin.write(json.dumps({"script": script, **case}).encode() + b"\n")
         stdin.flush()
@@ -92,6 +152,7 @@ class QuasiQuPath:
         self._process.terminate()
         self._process.wait(10)
         stdout.close()
+        self._display.close()
 
     def _pipes(self) -> tuple[IO[bytes], IO[bytes]]:
         assert self._process.stdin is not None

@@ -41,7 +41,7 @@ def test_the_menu_is_not_held_up(person: Person) -> None:
 
 
 def test_what_is_sent(person: Person) -> None:
-    person.settings |= {"MODEL": "' hcc-5x '", "STRIDE": "32", "THRESHOLD": "0.7"}
+    person.settings |= {"model": "hcc-5x", "stride": 32, "threshold": 0.7}
     person.runs_it()
     view = {"width": 20000, "height": 10000, "pixel_width_um": 0.25, "pixel_height_um": 0.25}
     assert person.server.posted == {
@@ -51,7 +51,7 @@ def test_what_is_sent(person: Person) -> None:
         "stride": 32,
         "threshold": 0.7,
     }
-    (post,) = person.server.calls("POST")
+    post = person.server.calls("POST")[-1]
     assert post.headers["Content-Type"] == "application/json"
     assert not any(name.lower() == "upgrade" for asked in person.server.asked for name in asked.headers)
 
@@ -64,15 +64,15 @@ def test_without_settings_the_server_decides(person: Person) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["''", "'  HOST:PORT '", "'http://HOST:PORT/'", "'HOST:PORT/api'", "'http://HOST:PORT/api/v1/'"]
+    "address", ["  HOST:PORT ", "http://HOST:PORT/", "HOST:PORT/api", "http://HOST:PORT/api/v1/", "http://HOST:PORT/docs"]
 )
 def test_addresses_are_understood(person: Person, address: str) -> None:
-    person.settings["SERVER_URL"] = address.replace("HOST:PORT", person.server.url.removeprefix("http://"))
+    person.settings["server"] = address.replace("HOST:PORT", person.server.url.removeprefix("http://"))
     assert "No tumor region" in person.sees()
 
 
 def test_folders_with_another_name_on_the_server(person: Person) -> None:
-    person.settings["SLIDE_FOLDERS"] = "['/slide': '/wrong', '/SLIDES/': '/data/']"
+    person.settings["folders"] = {"/slide": "/wrong", "/SLIDES/": "/data/"}
     person.runs_it()
     assert person.server.posted["slide"]["path"] == "/data/Leber ä 1.svs"
 
@@ -105,7 +105,7 @@ def test_selected_annotations_are_the_region(person: Person) -> None:
         {"polygons": [SQUARE], "selected": False},
         drawn_by_us(selected=True),
     ]
-    text = person.sees()
+    text = person.sees(item="Detect in selection")
     geometries = [one["geometry"] for one in person.server.posted["region"]["features"]]
     assert geometries == [{"type": "Polygon", "coordinates": SQUARE}, {"type": "MultiPolygon", "coordinates": two_parts}]
     assert "in the selected annotations" in text
@@ -145,10 +145,36 @@ def test_another_slide_is_opened_meanwhile(person: Person) -> None:
     person.server.states = [analysis("running"), analysis()]
     person.server.contours = lambda _: collection(feature(SQUARE))
     other = {**(person.image or {}), "name": "other.svs", "level0": [500, 500]}
-    outcome = person.runs_it(other_image=other, do_on={"message": "Classifying", "action": "open another slide"})
-    assert len(outcome["image"]["objects"]) == 1
+    case: dict[str, Any] = {
+        "project": [person.image],
+        "other_image": other,
+        "do_on": {"message": "Classifying", "action": "open another slide"},
+    }
+    person.image = None  # that of the project is opened
+    outcome = person.runs_it(**case)
+    (stored,) = outcome["project"]
+    assert len(stored["objects"]) == stored["saves"] == 1
     assert outcome["other"]["objects"] == []
-    assert "The contours belong to Leber ä 1.svs." in the_dialog(outcome)["text"]
+    assert "The contours belong to Leber ä 1.svs, in the project." in the_dialog(outcome)["text"]
+
+
+def test_the_slide_is_closed_and_opened_again_meanwhile(person: Person) -> None:
+    person.server.states = [analysis("running"), analysis()]
+    person.server.contours = lambda _: collection(feature(SQUARE))
+    case: dict[str, Any] = {"project": [person.image], "do_on": {"message": "Classifying", "action": "open again"}}
+    person.image = None
+    outcome = person.runs_it(**case)
+    assert len(outcome["shown"]["objects"]) == 1  # in the viewer, unsaved, as all that a person works on
+    assert outcome["project"][0]["saves"] == 0
+
+
+def test_the_slide_is_closed_for_good(person: Person) -> None:
+    person.server.states = [analysis("running")]
+    outcome = person.runs_it(do_on={"message": "Classifying", "action": "close"})
+    assert "The image was closed while hepamap worked on it" in the_dialog(outcome)["text"]
+    assert len(person.server.calls("DELETE")) == 1
+    assert outcome["image"]["objects"] == []
+    assert (outcome["windows_opened"], outcome["threads"], outcome["overlay"]) == (outcome["windows_closed"], 0, None)
 
 
 def test_progress_is_told(person: Person) -> None:
@@ -157,13 +183,14 @@ def test_progress_is_told(person: Person) -> None:
     outcome = person.runs_it()
     assert outcome["messages"] == [
         f"Connecting to {person.server.url}",
+        "Looking for the slide on the server",
         "Sending the whole slide",
         "Waiting for other analyses to finish",
         "Loading the model",
         "Classifying · 25 % · about 2 min left",
         "Drawing",
     ]
-    assert outcome["shares"] == [-1.0, -1.0, 0.0, -1.0, 0.25, -1.0]
+    assert outcome["shares"] == [-1.0, -1.0, -1.0, 0.0, -1.0, 0.25, -1.0]
 
 
 def test_warnings_are_told(person: Person) -> None:
@@ -188,10 +215,11 @@ def test_what_cannot_be_evaluated_stands_out_and_is_not_drawn(person: Person) ->
 
 
 def test_a_run_is_noted_in_the_workflow(person: Person) -> None:
-    person.settings["THRESHOLD"] = "0.7"
+    person.settings["threshold"] = 0.7
     (step,) = person.runs_it()["image"]["workflow"]
     assert step["parameters"] == {"model": "hcc-10x", "analysis": ANALYSIS_ID, "region": "whole slide", "threshold": "0.7"}
     assert step["script"].startswith("//")
+    assert """['detect', '{"threshold":0.7}'] as String[]""" in step["script"]
 
 
 @pytest.mark.parametrize("mode", ["menu", "editor"])
@@ -204,4 +232,3 @@ def test_cancel_reaches_the_server(person: Person, mode: str, button: str) -> No
     dialog = the_dialog(outcome)
     assert (dialog["kind"], dialog["title"]) == ("plain", "hepamap: cancelled")
     assert outcome["image"]["objects"] == []
-    assert not outcome["interrupted"]

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.qupath.conftest import SLIDE_PATH, SLIDE_URI, Person, the_dialog
+from tests.qupath.conftest import SLIDE_URI, Person, the_dialog
 from tests.qupath.fake_server import ANALYSIS_ID, Answer, analysis, collection, feature, problem
-from tests.qupath.quasi_qupath import SCRIPT
+from tests.qupath.quasi_qupath import client_script
 
 ANALYSES = "/api/v1/analyses"
 ANALYSIS = f"{ANALYSES}/{ANALYSIS_ID}"
@@ -36,7 +36,7 @@ def no_image(person: Person) -> None:
 
 def address(text: str) -> Trouble:
     def change(person: Person) -> None:
-        person.settings["SERVER_URL"] = f"'{text}'"
+        person.settings["server"] = text
 
     return change
 
@@ -71,12 +71,12 @@ def secure(person: Person) -> None:
 
 
 def slow(person: Person) -> None:
-    person.settings["ANSWER_S"] = "1"
+    person.constants["ANSWER_S"] = "1"
     answer("GET", "/version", Answer(200, {"name": "hepamap", "api": "v1"}, delay_s=1.5))(person)
 
 
 def lost(person: Person) -> None:
-    person.settings["LOST_CONTACT_MS"] = "100"
+    person.constants["LOST_CONTACT_MS"] = "100"
     answer("GET", ANALYSIS, Answer(200, analysis("running")), Answer(502))(person)
 
 
@@ -99,10 +99,11 @@ CASES: dict[str, tuple[Trouble, str, str]] = {
     "second series": (image(series=2), "This image is one of several in its file (series 2)", "open that one"),
     "z-stack": (image(planes=5), "This image has 5 focus planes", "open such a slide"),
     "a line": (image(objects=[LINE]), "The selected annotation has no area", "Select a closed region"),
+    "nothing selected": (image(objects=[]), "No annotation is selected", "for the whole slide"),
     "bad address": (address("http://not an address"), "“http://not an address” is not the address", "http://server:8000"),
     "bad scheme": (address("ftp://server"), "“ftp://server” is not the address", "http://server:8000"),
     "nobody there": (closed_port, "No server answers at http://127.0.0.1:", "firewall"),
-    "unknown name": (address("nowhere.invalid"), "No computer is known by the name in http://nowhere.invalid", "SERVER_URL"),
+    "unknown name": (address("nowhere.invalid"), "No computer is known by the name in http://nowhere.invalid", "HEPAMAP_URL"),
     "slow": (slow, "The server at http://127.0.0.1:", "took too long"),
     "http, not https": (secure, "The secure connection to https://127.0.0.1:", "certificate"),
     "cut off": (answer("GET", "/version", Answer(200, cut=True)), "The connection to http://127.0.0.1:", "broke"),
@@ -115,14 +116,18 @@ CASES: dict[str, tuple[Trouble, str, str]] = {
         "address (https://b/)",
     ),
     "newer": (answer("GET", "/version", Answer(200, {"name": "hepamap", "api": "v2", "version": "9"})), "The hepamap at", "(v2)"),
-    "a gate": (answer("GET", "/version", Answer(401)), "The server at", "does not let you in (HTTP 401)"),
-    "forbidden": (answer("POST", ANALYSES, Answer(403, "<html>")), "The server at", "does not let you in (HTTP 403)"),
-    "file unknown": (refused(404, "slide_not_found"), f"The server cannot use the file of this slide: {SLIDE_PATH}", "Do that."),
-    "file elsewhere": (refused(403, "slide_not_allowed"), "The server cannot use the file", "SLIDE_FOLDERS"),
+    "a gate": (answer("GET", "/version", Answer(401)), "Something in front of the server at", "does not let you in (HTTP 401)"),
+    "forbidden": (answer("POST", ANALYSES, Answer(403, "<html>")), "Something in front", "does not let you in (HTTP 403)"),
+    "file unknown": (
+        refused(404, "slide_not_found"),
+        "The server cannot use the file of this slide. It says: This is wrong. Do that.",
+        "can be uploaded",
+    ),
+    "file elsewhere": (refused(403, "slide_not_allowed"), "The server cannot use the file", "hepamap > Settings…"),
     "file closed": (refused(403, "slide_not_readable"), "The server cannot use the file", "This is wrong."),
     "another slide": (
         refused(409, "slide_mismatch"),
-        f"The slide on the server is not the one that is open: {SLIDE_PATH}",
+        "The slide on the server is not the one that is open. The server says: This is wrong.",
         "Do that.",
     ),
     "no pixel size": (refused(422, "pixel_size_missing"), "The size of a pixel is not known: This is wrong.", "Pixel width"),
@@ -133,7 +138,7 @@ CASES: dict[str, tuple[Trouble, str, str]] = {
     "gateway": (answer("POST", ANALYSES, Answer(502, "<html>")), "Something in front of the server at", "(HTTP 502)"),
     "job failed": (ends("failed", error=FAILED), "The server refuses: Level 0 of a.svs cannot be decoded. Copy it again.", ""),
     "job cancelled": (ends("cancelled"), "Somebody cancelled the analysis", "Run this again"),
-    "job gone": (answer("GET", ANALYSIS, NONE), "The server refuses: There is none.", ""),
+    "job gone": (answer("GET", ANALYSIS, NONE), "The server has this analysis no more", "again"),
     "lost": (lost, "The server at", "stopped answering while it worked"),
     "error body": (answer("GET", CONTOURS, Answer(200, {"detail": "x"})), "The server at", "something else than contours"),
     "no contours": (answer("GET", CONTOURS, Answer(200, "null")), "The server at", "something else than contours"),
@@ -143,12 +148,16 @@ CASES: dict[str, tuple[Trouble, str, str]] = {
 }
 
 
+ITEMS = {"a line": "Detect in selection", "nothing selected": "Detect in selection"}
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_what_goes_wrong_is_said(person: Person, guide: str, name: str) -> None:
     trouble, begins, has = CASES[name]
     trouble(person)
     before = None if person.image is None else person.image["objects"]
-    outcome = person.runs_it()
+    # Greyed out without an image, so that only a script can come to say so.
+    outcome = person.runs_it("editor") if name == "no image" else person.runs_it(item=ITEMS.get(name, "Detect tumor"))
     dialog = the_dialog(outcome)
     assert (dialog["kind"], dialog["title"]) == ("error", "hepamap: not done")
     assert dialog["text"].startswith(begins)
@@ -173,10 +182,13 @@ def guide_patterns(guide: str) -> list[str]:
 
 
 def test_the_guide_names_no_message_that_the_script_has_not(guide: str) -> None:
-    source = SCRIPT.read_text(encoding="utf-8")
+    source = client_script()
     where = re.findall(r"WHERE_ADDRESS = '(.*)'", source)[0]
-    said = re.sub(r"""['"] \+\s+['"]""", "", source.replace("${WHERE_ADDRESS}", where).replace("\\n", " "))
-    said = re.sub(r"\$\{[^}]*\}", "…", said)
+    said = re.sub(r"""['"] \+\s+['"]""", "", source)
+    (disks,) = re.findall(r"OWN_DISKS = '(.*)'", said)
+    for name, text in {"WHERE_ADDRESS": where, "WHERE": where, "OWN_DISKS": disks}.items():
+        said = said.replace(f"${{{name}}}", text)
+    said = re.sub(r"\$\{[^}]*\}|%\.1f", "…", said.replace("\\n", " "))
     rows = guide_rows(guide)
     assert len(rows) > 30
     for row in rows:
@@ -200,10 +212,11 @@ def test_a_short_silence_does_not_end_a_run(person: Person) -> None:
     assert "Waiting for the server, which does not answer just now" in outcome["messages"]
 
 
-@pytest.mark.parametrize(("at", "deletes"), [("Connecting", 0), ("Sending", 1), ("Waiting for other", 1)])
+@pytest.mark.parametrize(("at", "deletes"), [("Connecting", 0), ("Looking", 0), ("Sending", 1), ("Waiting for other", 1)])
 def test_cancel_at_any_moment(person: Person, guide: str, at: str, deletes: int) -> None:
     version = Answer(200, {"name": "hepamap", "api": "v1"}, delay_s=0.3)
     person.server.answer("GET", "/version", version)
+    person.server.answer("POST", "/api/v1/slides/resolve", Answer(200, {"visible": True, "reason": None}, delay_s=0.3))
     person.server.answer("POST", ANALYSES, Answer(202, analysis("queued"), delay_s=0.3))
     person.server.states = [analysis("queued")]
     dialog = the_dialog(person.runs_it(do_on={"message": at, "action": "CANCEL"}))

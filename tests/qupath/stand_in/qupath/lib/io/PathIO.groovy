@@ -3,9 +3,23 @@ package qupath.lib.io
 import groovy.json.JsonSlurper
 import qupath.lib.objects.PathObject
 import qupath.lib.objects.Roi
+import qupath.lib.objects.classes.PathClass
 
 /** Reads GeoJSON with the strictness that was seen in QuPath 0.5 to 0.7: one bad feature, and nothing is read. */
 class PathIO {
+    enum GeoJsonExportOptions { EXCLUDE_MEASUREMENTS, PRETTY_JSON, FEATURE_COLLECTION }
+
+    static void exportObjectsAsGeoJSON(File file, Collection<PathObject> objects, GeoJsonExportOptions... options) {
+        def features = objects.collect {
+            def rings = it.roi.polygons
+            [type: 'Feature', id: it.id.toString(), geometry: rings.size() == 1 ? [type: 'Polygon', coordinates: rings[0]] : [type: 'MultiPolygon',
+             coordinates: rings], properties: [objectType: it.type, classification: [name: it.pathClass.toString(), color: [200, 0, 0]]]]
+        }
+        file.setText(groovy.json.JsonOutput.toJson(isCollection(options) ? [type: 'FeatureCollection', features: features] : features), 'UTF-8')
+    }
+
+    private static boolean isCollection(options) { GeoJsonExportOptions.FEATURE_COLLECTION in options }
+
     static List<PathObject> readObjectsFromGeoJSON(InputStream stream) throws IOException {
         def json = new JsonSlurper().parse(stream, 'UTF-8')
         if (json instanceof Map && json.type == 'FeatureCollection') return json.features.collect { object(it) }
@@ -20,7 +34,7 @@ class PathIO {
         Map properties = feature.properties ?: [:]
         check(!properties.containsKey('name') || properties.name != null, 'name is null')
         def object = new PathObject(roi: shape(feature.geometry), type: properties.objectType ?: 'annotation', name: properties.name,
-            classText: className(properties.classification), locked: properties.isLocked ?: false)
+            pathClass: PathClass.fromString(className(properties.classification)), locked: properties.isLocked ?: false)
         if (isUuid(feature.id)) object.id = UUID.fromString(feature.id)
         properties.measurements.each { name, value ->
             check(value == null || value instanceof Number, "measurement ${name} is no number")

@@ -1,14 +1,23 @@
 package qupath.lib.objects
 
+import qupath.lib.objects.classes.PathClass
+
 class PathObject {
     UUID id = UUID.randomUUID()
     String type = 'annotation'
     String name
-    String classText
+    PathClass pathClass
     boolean locked = false
     Roi roi
     final Map<String, String> metadata = [:]
     final Map<String, Float> measurements = [:]
+
+    static PathObject copyOf(PathObject other) {
+        def copy = new PathObject(id: other.id, type: other.type, name: other.name, pathClass: other.pathClass, locked: other.locked, roi: other.roi)
+        copy.metadata.putAll(other.metadata)
+        copy.measurements.putAll(other.measurements)
+        copy
+    }
 
     UUID getID() { id }
 
@@ -18,12 +27,5 @@ class PathObject {
 
     boolean isLocked() { locked }
 
-    PathClass getPathClass() { classText == null ? null : new PathClass(text: classText) }
-
-    static class PathClass {
-        String text
-
-        @Override
-        String toString() { text }
-    }
+    PathClass getPathClass() { pathClass }
 }

@@ -2,18 +2,14 @@ package qupath.lib.gui.scripting
 
 /** The static methods that every script sees. */
 class QPEx {
-    static volatile Object shown
-    static volatile Object otherImage
-    static volatile Object batchImage
-    static volatile boolean hasWindow
+    static volatile Object gui
+    /** The image of a batch is that of the thread that runs the script. */
+    static final ThreadLocal batchImage = new ThreadLocal()
+    static volatile Object project
 
-    static Object getCurrentImageData() { batchImage == null ? shown : batchImage }
+    static Object getCurrentImageData() { batchImage.get() ?: gui?.getImageData() }
 
-    static Object getQuPath() { hasWindow ? new Gui() : null }
+    static Object getQuPath() { gui }
 
-    static class Gui {
-        Object getImageData() { shown }
-
-        Object getStage() { 'stage' }
-    }
+    static Object getProject() { project }
 }

@@ -17,6 +17,8 @@ class FileImageServer {
 
     int nTimepoints() { 1 }
 
+    void close() { }
+
     Collection<URI> getURIs() { slide.uris.collect { new URI(it) } }
 
     String getPath() { "OpenslideImageServer: ${slide.uris[0]}${slide.series == null ? '' : "[--series, ${slide.series}]"}" }

@@ -2,10 +2,10 @@ package qupath.lib.objects.hierarchy
 
 /** Objects of one image, in a flat list. The same id twice is not prevented, nor are objects outside the image. */
 class PathObjectHierarchy {
-    final List objects = []
+    final List objects = [].asSynchronized()
     final Selection selectionModel = new Selection()
 
-    Collection getAnnotationObjects() { objects.findAll { it.isAnnotation() } }
+    Collection getAnnotationObjects() { new ArrayList(objects).findAll { it.isAnnotation() } }
 
     void addObjects(Collection added) { objects.addAll(added) }
 

@@ -1,0 +1,232 @@
+/*
+ * Detection: find the slide on the server, ask a coarse and a fine question, draw both answers, and say what came of it.
+ */
+import groovy.json.JsonOutput
+import qupath.lib.gui.scripting.QPEx
+import qupath.lib.plugins.workflow.DefaultScriptableWorkflowStep
+
+class Detection {
+    static final String ANALYSIS = 'hepamap.analysis'
+    static final String QUESTION = 'hepamap.question'
+    static final double SMALL_REGION_MM2 = 10.0d
+
+    final Place place
+    final Work work
+    final boolean quiet
+    /** Asked with the size of the file in bytes, before a slide is sent to the server. */
+    Closure mayUpload = { long bytes -> HepamapSettings.text('upload') == 'always' }
+    /** Leave images alone that have the answer to this question already. */
+    boolean skipDone = false
+    ServerCalls calls
+    Analysis coarse
+    Analysis fine
+    private List before = null
+    private String previewOf = null
+
+    Detection(imageData, Work work, boolean quiet) {
+        place = new Place(imageData)
+        this.work = work
+        this.quiet = quiet
+    }
+
+    /** What is asked, apart from the slide; `where`: slide, selection, or auto for the selection where there is one. */
+    static Map question(imageData, String where = 'auto') {
+        OpenImage.localPath(imageData)  // what cannot be placed is refused before anything is asked
+        Map question = [client_view: OpenImage.clientView(imageData.getServer())]
+        for (name in ['model', 'stride', 'mode', 'threshold', 'min_area_um2']) {
+            def given = HepamapSettings.get(name)
+            if (given != null && given != '') question[name] = given
+        }
+        Map region = where == 'slide' ? null : OpenImage.selectedRegion(imageData)
+        if (region == null && where == 'selection') {
+            throw new Trouble('No annotation is selected. Draw one and select it, or use hepamap > Detect tumor for the whole slide.')
+        }
+        if (region != null) question.region = region
+        question
+    }
+
+    Map outcome(Map question) {
+        try {
+            calls = new ServerCalls(work)
+            return run(question)
+        } catch (Cancelled cancelled) {
+            return stopped()
+        } catch (ImageGone gone) {
+            [coarse, fine].findAll { it != null }.each { it.stop() }
+            return failure(gone.message)
+        } catch (Trouble trouble) {
+            return failure(withdrawn(trouble.message))
+        } catch (Throwable error) {
+            return failure(withdrawn(Reasons.unforeseen(error)))
+        }
+    }
+
+    static Map failure(String text) { [failed: true, title: 'not done', text: text] }
+
+    private Map run(Map question) {
+        calls.connect()
+        Map model = modelOf(calls, question.model)
+        String key = key(question, model)
+        if (skipDone && place.imageData.getProperty(ANALYSIS) && place.imageData.getProperty(QUESTION) == key) {
+            return [skipped: true, title: 'done before', model: OpenImage.nameOf(model.name), text: 'Done before, by the same model and parameters.']
+        }
+        Map request = question + [slide: SlideOnServer.find(place.imageData, calls, mayUpload)]
+        work.tell(question.region == null ? 'Sending the whole slide' : 'Sending the selected region')
+        coarse = coarseQuestion(request, model?.manifest, key)
+        coarse?.post()
+        fine = new Analysis(calls, request)
+        fine.post()
+        if (coarse != null && fine.isDone()) coarse.stop()  // known already: nobody needs a preview
+        else if (coarse != null) showPreview()
+        fine.follow(previewOf == null ? '' : 'Preview shown · ') { requirePlace() }
+        work.tell('Drawing')
+        // Without one, the server takes what a person has chosen for this analysis, else the model's.
+        String at = question.threshold == null ? '' : "?threshold=${question.threshold}"
+        byte[] body = calls.bytes("${Analysis.PATH}/${fine.id}/contours${at}")
+        work.goOn()  // the last moment to cancel
+        show(question, new Contours(body, calls.server), key)
+    }
+
+    private void requirePlace() { if (place.isGone()) throw new ImageGone() }
+
+    /** The model's largest steps, patch by patch; null where that would not be quicker, or nobody is there to see it. */
+    private Analysis coarseQuestion(Map request, Map manifest, String key) {
+        if (quiet || !HepamapSettings.preview() || isSmall(request) || place.imageData.getProperty(QUESTION) == key) return null
+        Integer largest = manifest?.strides?.max()
+        Integer asked = request.stride ?: manifest?.default_stride
+        if (largest == null || asked == null || largest <= asked) return null
+        new Analysis(calls, request + [mode: 'patch', stride: largest, priority: 50])
+    }
+
+    static Map modelOf(ServerCalls calls, String name) {
+        if (name) return calls.json('GET', "/api/v1/models/${URLEncoder.encode(name, 'UTF-8')}")
+        (Map) calls.json('GET', '/api/v1/models').items.find { it.default }
+    }
+
+    private boolean isSmall(Map request) {
+        if (request.region == null) return false
+        Double width = request.client_view.pixel_width_um, height = request.client_view.pixel_height_um
+        if (width == null || height == null) return true
+        double area = place.imageData.getHierarchy().getSelectionModel().getSelectedObjects()
+            .collect { it.getROI() }.findAll { it != null && it.isArea() }.collect { it.getArea() as double }.sum() ?: 0.0d
+        area * width * height / 1e6 < SMALL_REGION_MM2
+    }
+
+    /** The same for the same question: what is asked, and the model with its version. */
+    static String key(Map question, Map model) {
+        JsonOutput.toJson(new TreeMap(question.findAll { it.key != 'client_view' } + [model: model?.name]))
+    }
+
+    private void showPreview() {
+        Map analysis
+        try {
+            analysis = coarse.follow('Quick preview · ') { requirePlace() }
+        } catch (Refused noPreview) {
+            return  // the fine question will be told the same, or is answered all the same
+        }
+        if (analysis.outcome == 'not_evaluable') return
+        def contours = new Contours(calls.bytes("${Analysis.PATH}/${coarse.id}/contours"), calls.server, true)
+        work.goOn()
+        Map change = place.change { contours.drawOn(it) }
+        previewOf = contours.model
+        before = change.replaced
+    }
+
+    /** Take the preview away again and put back what it replaced. */
+    private String withdrawn(String text) {
+        if (previewOf == null) return text
+        try {
+            place.change { image ->
+                def hierarchy = image.getHierarchy()
+                hierarchy.removeObjects(hierarchy.getAnnotationObjects().findAll {
+                    OpenImage.isOf(it, previewOf) && it.getMetadata().containsKey(Contours.PREVIEW_KEY)
+                }, true)
+                hierarchy.addObjects(before)
+            }
+        } catch (Trouble gone) {
+            // with the image, the preview is gone too
+        }
+        previewOf = null
+        text
+    }
+
+    private Map stopped() {
+        List asked = [coarse, fine].findAll { it != null }
+        boolean told = asked.collect { it.stop() }.every()
+        withdrawn('')
+        if (asked.every { it.id == null }) return [title: 'cancelled', text: 'You cancelled. Nothing was drawn.']
+        if (told) return [title: 'cancelled', text: 'You cancelled; the server was told to stop. Nothing was drawn.']
+        failure("You cancelled, but the server at ${calls.server} could not be told, so the analysis ${asked.last().id} may go on there. " +
+            'Nothing was drawn.')
+    }
+
+    private Map show(Map question, Contours contours, String key) {
+        Map analysis = fine.last
+        if (analysis.outcome == 'not_evaluable') {
+            String why = analysis.warnings.collect { it.message }.join(' ')
+            return [alarming: true, title: 'NOT EVALUABLE', warnings: why, text: withdrawn("NOT EVALUABLE: this slide got no result. " +
+                "${why}\n\nNo contours were drawn; earlier ones are unchanged.\n\n${analysis.notice}")]
+        }
+        Map change = (Map) place.change { image ->
+            Map drawn = contours.drawOn(image)
+            image.setProperty(ANALYSIS, fine.id)
+            image.setProperty(QUESTION, key)
+            image.removeProperty('hepamap.threshold')
+            image.removeProperty('hepamap.verdict')
+            note(image, question, contours.model)
+            drawn
+        }
+        int replaced = (before ?: change.replaced).size()
+        def facts = contours.collection.properties
+        [title: analysis.warnings ? 'done, with warnings' : 'done', regions: change.drawn.size(), model: contours.model,
+         tumour_mm2: facts?.tumour_area_mm2, tissue_mm2: facts?.tissue_area_mm2, warnings: analysis.warnings.collect { it.message }.join(' '),
+         analysis: fine.id, text: summaryText(question, analysis, contours, change.drawn.size(), replaced)]
+    }
+
+    private void note(image, Map question, String model) {
+        Map noted = [model: model, analysis: fine.id, region: question.region == null ? 'whole slide' : 'selected annotations']
+        Map asked = question.findAll { it.key in ['model', 'stride', 'mode', 'threshold', 'min_area_um2'] }
+        asked.each { if (it.key != 'model') noted[it.key] = it.value.toString() }
+        Steps.add(image, 'Detect tumor (hepamap)', noted, "hepamap drew its contours here (${model})", 'detect', asked)
+    }
+
+    private String summaryText(Map question, Map analysis, Contours contours, int drawn, int replaced) {
+        String where = question.region == null ? 'on the whole slide' : 'in the selected annotations'
+        String regions = drawn == 0 ? 'No tumor region' : drawn == 1 ? '1 tumor region' : "${drawn} tumor regions"
+        String text = "${regions} ${where} (${contours.model})."
+        def facts = contours.collection.properties
+        if (facts?.tissue_area_mm2 && facts.tumour_area_mm2 != null) {
+            double tumour = facts.tumour_area_mm2, tissue = facts.tissue_area_mm2, share = 100 * tumour / tissue
+            text += String.format(Locale.ROOT, ' Tumor: %.2f mm², %.1f %% of %.2f mm² of tissue.', tumour, share, tissue)
+        }
+        if (replaced > 0) text += " ${replaced} earlier contour${replaced == 1 ? '' : 's'} of this model replaced."
+        if (analysis.warnings) text += '\n\nLook twice: ' + analysis.warnings.collect { it.message }.join(' ')
+        if (!quiet && !place.isShown()) text += "\n\nThe contours belong to ${place.title()}, in the project."
+        text + "\n\n${analysis.notice}"
+    }
+}
+
+/** Notes in QuPath's workflow; each is a script that can be run again. */
+class Steps {
+    /** The file of this script, as QuPath told it; null where QuPath ran a text without a file. */
+    static String scriptFile = null
+
+    static void add(image, String name, Map noted, String comment, String command, Map arguments) {
+        image.getHistoryWorkflow().addStep(new DefaultScriptableWorkflowStep(name, noted, text(comment, command, arguments)))
+    }
+
+    /** What cannot be repeated is a comment. */
+    static void note(image, String name, Map noted, String comment) {
+        image.getHistoryWorkflow().addStep(new DefaultScriptableWorkflowStep(name, noted, "// ${comment}".toString()))
+    }
+
+    static String text(String comment, String command, Map arguments) {
+        String file = scriptFile ?: HepamapSettings.folder().resolve('hepamap.groovy').toString()
+        "// ${comment}\n" +
+            "def hepamap = ${quoted(file)}\n" +
+            "def told = [args: [${quoted(command)}, ${quoted(JsonOutput.toJson(arguments))}] as String[], 'qupath.script.file': hepamap]\n" +
+            'new GroovyShell(getClass().classLoader, new Binding(told)).evaluate(new File(hepamap))'
+    }
+
+    static String quoted(String text) { "'" + text.replace('\\', '\\\\').replace("'", "\\'") + "'" }
+}

@@ -1,8 +1,0 @@
-package javafx.event
-
-class ActionEvent {
-    static final String ACTION = 'ACTION'
-    boolean consumed = false
-
-    void consume() { consumed = true }
-}

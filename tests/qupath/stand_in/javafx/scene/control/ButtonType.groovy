@@ -1,3 +1,0 @@
-package javafx.scene.control
-
-enum ButtonType { OK, CANCEL }

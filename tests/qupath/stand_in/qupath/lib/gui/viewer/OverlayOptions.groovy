@@ -1,0 +1,5 @@
+package qupath.lib.gui.viewer
+
+class OverlayOptions {
+    boolean showPixelClassification = true
+}

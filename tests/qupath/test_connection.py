@@ -1,0 +1,187 @@
+"""*Test connection*: each way in which it can fail, for real, and the sentence that tells it from the others."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import re
+import socket
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hepamap.access.keys import KeyStore
+from hepamap.access.scopes import Scope
+from hepamap.jobs.store import JobStore
+from hepamap.model_pack import write_pack
+from hepamap.settings import Settings
+from tests.packs import manifest_body
+from tests.qupath.conftest import Person, the_dialog
+from tests.qupath.fake_server import Answer
+from tests.qupath.live import Server, listening
+from tests.qupath.test_messages import guide_patterns
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Iterator[Callable[..., tuple[str, KeyStore]]]:
+    """Start a server with these settings; without a worker."""
+    running = []
+
+    def make(*, model: bool = True, **settings: object) -> tuple[str, KeyStore]:
+        if model:
+            write_pack(tmp_path / "models/tiny-5x/1.0.0", manifest_body(), {"none/none": np.zeros(1)}, "# For tests\n")
+        (tmp_path / "models").mkdir(exist_ok=True)
+        given = {"data_dir": tmp_path / "data", "models_dir": tmp_path / "models", "default_model": "tiny-5x", **settings}
+        made = Settings(slide_roots=(tmp_path,), embedded_worker=False, min_free_bytes=0, **given)  # type: ignore[arg-type]
+        context = listening(made)
+        running.append(context)
+        url = context.__enter__()
+        return url, KeyStore(JobStore.open(made.database_path).engine)
+
+    yield make
+    for context in running:
+        context.__exit__(None, None, None)
+
+
+def report(person: Person, guide: str, *, good: bool = False) -> str:
+    """What the test says; every line that tells of trouble is in the guide."""
+    dialog = the_dialog(person.runs_it(item="Test connection"))
+    assert dialog["title"] == ("hepamap: connection is good" if good else "hepamap: connection")
+    patterns = guide_patterns(guide)
+    for line in dialog["text"].split("\n✗ ")[1:] or ([] if good else [dialog["text"].removeprefix("✗ ")]):
+        said = re.sub(r"\s+", " ", re.split(r"\n[✓–]", line)[0]).strip()
+        assert any(re.fullmatch(pattern, said) for pattern in patterns), said
+    return str(dialog["text"])
+
+
+def test_all_is_well(person: Person, real_server: Server, guide: str, slide: Path) -> None:
+    text = report(person, guide, good=True)
+    assert f"answers at {real_server.url}." in text
+    assert "✓ It asks for no key." in text
+    assert "✓ It has the models tiny-5x@1.0.0 (default)." in text
+    assert f"✓ It sees the slide that is open: {slide}" in text
+
+
+def test_no_worker(person: Person, guide: str, made: Callable[..., tuple[str, KeyStore]]) -> None:
+    person.settings["server"], _ = made()
+    person.image = None
+    text = report(person, guide)
+    assert "✓ It has the models tiny-5x@1.0.0 (default)." in text
+    assert "✗ No worker runs, so analyses would wait: no worker process has been seen lately." in text
+
+
+def test_nobody_answers(person: Person, guide: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        person.settings["server"] = f"127.0.0.1:{free.getsockname()[1]}"
+    assert report(person, guide).startswith("✗ No server answers at http://127.0.0.1:")
+
+
+def test_a_name_that_nobody_knows(person: Person, guide: str) -> None:
+    person.settings["server"] = "pathology.invalid:8000"
+    assert report(person, guide).startswith("✗ No computer is known by the name in http://pathology.invalid:8000.")
+
+
+def test_no_address(person: Person, guide: str) -> None:
+    person.settings["server"] = "the server in the cellar"
+    assert report(person, guide).startswith("✗ “the server in the cellar” is not the address of a server.")
+
+
+def test_another_server(person: Person, guide: str) -> None:
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
+    threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    person.settings["server"] = f"http://127.0.0.1:{web.server_address[1]}"
+    assert "is not a hepamap server." in report(person, guide)
+    web.shutdown()
+    web.server_close()
+
+
+def test_another_generation(person: Person, guide: str) -> None:
+    person.server.answer("GET", "/version", Answer(200, {"name": "hepamap", "api": "v2", "version": "9.0"}))
+    assert (
+        f"speaks another language (v2) than this script (v1). Use the script that came with the server: {person.server.url}"
+        in report(person, guide)
+    )
+
+
+def test_keys(person: Person, guide: str, made: Callable[..., tuple[str, KeyStore]]) -> None:
+    url, keys = made(access="keys")
+    person.settings["server"] = url
+    assert f"✗ The server at {url} asks for a key, and this computer has none." in report(person, guide)
+    put_key(person, "hm_wrong")
+    assert f"✗ The server at {url} refuses the key: " in report(person, guide)
+    put_key(person, keys.create("reader", {Scope.READ}, timedelta(days=1)).secret)
+    assert "✗ The key is good, but it may not do this: " in report(person, guide)
+    put_key(person, keys.create("both", {Scope.READ, Scope.ANALYSE}, timedelta(days=1)).secret)
+    text = report(person, guide)
+    assert "✓ It accepts the key, for reading and for analyses." in text
+    assert stat.S_IMODE((person.home / "key").stat().st_mode) == 0o600  # it was readable by others before
+
+
+def put_key(person: Person, key: str) -> None:
+    person.home.mkdir(exist_ok=True)
+    (person.home / "key").write_text(key + "\n", encoding="utf-8")
+    (person.home / "key").chmod(0o644)
+
+
+def test_no_model(person: Person, guide: str, made: Callable[..., tuple[str, KeyStore]]) -> None:
+    person.settings["server"], _ = made(model=False)
+    assert "✗ The server has no model, so it cannot analyse anything." in report(person, guide)
+
+
+def test_the_file_is_not_seen(person: Person, guide: str, made: Callable[..., tuple[str, KeyStore]]) -> None:
+    person.settings["server"], _ = made(path_mappings={"S:\\other": "/nowhere"})
+    assert person.image is not None
+    person.image["uris"] = ["file:///elsewhere/a.svs"]
+    text = report(person, guide)
+    assert "✗ The server cannot use the file of this slide. It says: " in text
+    assert "write both names into hepamap > Settings…, or ask whoever runs it to map them" in text
+
+
+def test_no_image_is_no_failure(person: Person, guide: str) -> None:
+    person.image = None
+    assert "– No image is open, so whether the server sees your slides was not tested." in report(person, guide, good=True)
+
+
+def test_a_key_goes_to_the_server_alone(person: Person) -> None:
+    put_key(person, "hm_secret")
+    person.runs_it(item="Test connection")
+    assert {asked.headers.get("Authorization") for asked in person.server.asked} == {"Bearer hm_secret"}
+    assert "hm_secret" not in (person.home / "settings.json").read_text(encoding="utf-8")
+
+
+def test_the_settings_window_keeps_what_is_typed(person: Person) -> None:
+    typed = {
+        "settings-server": " lab:8000 ",
+        "settings-key": "hm_typed",
+        "settings-folders": "S:/slides = /slides",
+        "settings-stride": "64",
+    }
+    person.runs_it(steps=[{"item": "Settings…"}, {"set": typed}, {"press": "Save"}])
+    kept = json.loads((person.home / "settings.json").read_text(encoding="utf-8"))
+    assert kept == {"server": "lab:8000", "stride": 64, "folders": {"S:/slides": "/slides"}, "preview": False}
+    key = person.home / "key"
+    assert (key.read_text(encoding="utf-8"), stat.S_IMODE(key.stat().st_mode)) == ("hm_typed", 0o600)
+
+
+@pytest.mark.parametrize(
+    ("field", "typed", "said"),
+    [
+        ("stride", "fine", "The step “fine” is not a number."),
+        ("folders", "S:/slides", "“S:/slides” does not say which folder is meant."),
+        ("ca_file", "/nowhere.pem", "The certificates in /nowhere.pem cannot be read"),
+        ("server", "http://a b", "“http://a b” is not the address of a server."),
+    ],
+)
+def test_the_settings_window_refuses_what_is_wrong(person: Person, field: str, typed: str, said: str) -> None:
+    steps = [{"item": "Settings…"}, {"set": {f"settings-{field}": typed}}, {"press": "Save"}, {"note": {}}]
+    (note,) = person.runs_it(steps=steps)["notes"]
+    assert any(label.startswith(said) for label in note["labels"]), note["labels"]

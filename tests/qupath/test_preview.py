@@ -1,0 +1,94 @@
+"""The quick coarse pass before the fine one: shown, replaced, and taken away again where the fine one does not come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.qupath.conftest import Person, the_dialog
+from tests.qupath.fake_server import Answer, analysis, collection, feature
+from tests.qupath.test_detect_tumor import SQUARE, drawn_by_us
+
+COARSE, FINE = "c0000000-0000-4000-8000-000000000000", "f0000000-0000-4000-8000-000000000000"
+PATH = "/api/v1/analyses"
+
+
+@pytest.fixture
+def two_passes(person: Person) -> Person:
+    """A server that has the coarse answer at once, and the fine one after two looks."""
+    person.settings.pop("preview")
+    server = person.server
+    server.answer("POST", PATH, Answer(202, analysis("queued", id=COARSE)), Answer(202, analysis("queued", id=FINE)))
+    server.answer("GET", f"{PATH}/{COARSE}", Answer(200, analysis(id=COARSE)))
+    server.answer("GET", f"{PATH}/{COARSE}/contours", Answer(200, collection(feature(SQUARE))))
+    states = [analysis("running", id=FINE), analysis("running", id=FINE), analysis(id=FINE)]
+    server.answer("GET", f"{PATH}/{FINE}", *(Answer(200, state) for state in states))
+    server.answer("GET", f"{PATH}/{FINE}/contours", Answer(200, collection(feature(SQUARE), feature(SQUARE))))
+    assert person.image is not None
+    person.image["objects"] = [drawn_by_us(name="earlier")]
+    return person
+
+
+def test_both_are_asked_and_the_fine_one_stays(two_passes: Person) -> None:
+    outcome = two_passes.runs_it()
+    coarse, fine = two_passes.server.questions()
+    assert (coarse["mode"], coarse["stride"], coarse["priority"]) == ("patch", 128, 50)
+    assert not {"mode", "stride", "priority"} & set(fine)
+    assert any(message.startswith("Preview shown · Classifying") for message in outcome["messages"])
+    assert [one["name"] for one in outcome["image"]["objects"]] == ["Tumor (AI)", "Tumor (AI)"]
+    assert "2 tumor regions on the whole slide" in the_dialog(outcome)["text"]
+    assert "1 earlier contour of this model replaced." in the_dialog(outcome)["text"]
+    assert outcome["image"]["properties"]["hepamap.analysis"] == FINE
+
+
+def test_the_preview_is_seen(two_passes: Person) -> None:
+    last = Answer(200, analysis("running", id=FINE))
+    two_passes.server.answer("GET", f"{PATH}/{FINE}", last)
+    steps: list[dict[str, Any]] = [
+        {"item": "Detect tumor"},
+        {"until": "Preview shown"},
+        {"note": {}},
+        {"press": "Cancel"},
+        {"wait": "dialog"},
+    ]
+    outcome = two_passes.runs_it(steps=steps)
+    (seen,) = outcome["notes"][0]["image"]["objects"]
+    assert (seen["name"], seen["metadata"]["hepamap.preview"]) == ("Tumor (AI), preview", "coarse pass")
+    # Cancelled: both are stopped on the server, and what was there before is there again.
+    assert [call.path for call in two_passes.server.calls("DELETE")] == [f"{PATH}/{FINE}"]
+    assert [one["name"] for one in outcome["image"]["objects"]] == ["earlier"]
+    assert the_dialog(outcome)["title"] == "hepamap: cancelled"
+
+
+def test_a_failure_takes_the_preview_away(two_passes: Person) -> None:
+    failed = {"code": "slide_damaged", "message": "It is damaged.", "cure": "Copy it again."}
+    two_passes.server.answer("GET", f"{PATH}/{FINE}", Answer(200, analysis("failed", id=FINE, error=failed)))
+    outcome = two_passes.runs_it()
+    assert the_dialog(outcome)["title"] == "hepamap: not done"
+    assert [one["name"] for one in outcome["image"]["objects"]] == ["earlier"]
+
+
+def test_none_where_the_answer_is_there(two_passes: Person) -> None:
+    answers = Answer(202, analysis("queued", id=COARSE)), Answer(200, analysis(id=FINE))
+    two_passes.server.answer("POST", PATH, *answers)
+    outcome = two_passes.runs_it()
+    assert not [call for call in two_passes.server.asked if call.path.startswith(f"{PATH}/{COARSE}") and call.method == "GET"]
+    assert [call.path for call in two_passes.server.calls("DELETE")] == [f"{PATH}/{COARSE}"]  # nobody waits for it any more
+    assert len(outcome["image"]["objects"]) == 2
+
+
+@pytest.mark.parametrize(("side", "asked"), [(8000, 1), (14000, 2)])
+def test_none_for_a_small_region(two_passes: Person, side: int, asked: int) -> None:
+    assert two_passes.image is not None
+    box = [[[[0, 0], [side, 0], [side, 9000], [0, 9000], [0, 0]]]]  # 6.5 and 11.3 mm²
+    two_passes.image["um_per_px"] = 0.3
+    two_passes.image["objects"] = [{"polygons": box, "selected": True}]
+    two_passes.runs_it(item="Detect in selection")
+    assert len(two_passes.server.questions()) == asked
+
+
+def test_none_in_a_batch(two_passes: Person) -> None:
+    two_passes.server.answer("POST", PATH, Answer(202, analysis("queued", id=FINE)))
+    two_passes.runs_it("headless")
+    assert len(two_passes.server.questions()) == 1

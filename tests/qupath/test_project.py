@@ -1,0 +1,66 @@
+"""*Run for project* and batches of scripts, with the real server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.qupath.conftest import Person
+from tests.qupath.live import LEFT, SIDE, TOP, Server, bounds
+
+RUN: list[dict[str, Any]] = [{"item": "Run for project…"}, {"press": "Run"}, {"until": "For Research Use Only"}, {"note": {}}]
+
+
+@pytest.fixture
+def images(person: Person, slide: Path) -> list[dict[str, Any]]:
+    """One that is open, one that can be done, one whose file is not there, one that QuPath cannot read."""
+    assert person.image is not None
+    first = person.image
+    missing = (slide.parent / "gone.tif").as_uri()
+    person.image = None
+    return [
+        {**first, "name": "open"},
+        {**first, "name": "closed"},
+        {**first, "name": "missing", "uris": [missing]},
+        {**first, "name": "broken", "damaged": True},
+    ]
+
+
+def test_all_images_of_a_project(person: Person, images: list[dict[str, Any]], real_server: Server) -> None:
+    hide = {"hide": True}
+    outcome = person.runs_it(project=images, steps=[*RUN, hide, *RUN])
+    first, second = (next(text for text in note["texts"] if text.startswith("image")) for note in outcome["notes"])
+    lines = {line.split("  ")[0]: line for line in first.splitlines()}
+    assert " done  " in lines["open"]
+    assert " done  " in lines["closed"]
+    assert "failed" in lines["missing"]
+    assert "The server cannot use the file of this slide." in lines["missing"]
+    assert "QuPath could not open or save this image (the data file is damaged)." in lines["broken"]
+    assert second.count("done before") == 2
+    # What is open is changed there and not saved; what is closed is saved, once.
+    (drawn,) = outcome["shown"]["objects"]
+    assert bounds(drawn) == (LEFT, TOP, LEFT + SIDE, TOP + SIDE)
+    assert [image["saves"] for image in outcome["project"]] == [0, 1, 0, 0]
+    assert [len(image["objects"]) for image in outcome["project"]] == [0, 1, 0, 0]
+    assert outcome["threads"] == 0
+    assert len(real_server.store.page(state=None, limit=9, before=None).jobs) <= 2
+
+
+def test_a_batch_of_scripts(person: Person, images: list[dict[str, Any]]) -> None:
+    outcome = person.runs_it("headless", batch=images[:3])
+    assert "1 of 3 images failed; the table above says why." in outcome["thrown"]
+    done = outcome["notes"][0]
+    assert [len(image["objects"]) for image in done] == [1, 1, 0]
+    table = outcome["printed"].partition("image  ")[2]
+    assert table.count(" done ") == 2
+    assert table.count("failed") == 1
+    assert outcome["dialogs"] == []
+
+
+def test_no_project(person: Person) -> None:
+    outcome = person.runs_it(item="Run for project…")
+    assert outcome["dialogs"][0]["text"] == (
+        "No project with images is open. Open one, or use hepamap > Detect tumor for one image."
+    )
