@@ -64,7 +64,7 @@ _NORMAL = np.random.default_rng(0).standard_normal(2_400_000, np.float32)
 def enliven(model: Any, seed: int = 1) -> None:
     """Weights that let the signal through, so that answers differ from patch to patch and from network to network."""
     rng = np.random.default_rng(seed)
-    values = []
+    values: list[Any] = []
     for weight in model.weights:
         shape = tuple(weight.shape)
         size = int(np.prod(shape))
