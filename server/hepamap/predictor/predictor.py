@@ -65,25 +65,26 @@ class Predictor:
         spec = pack.manifest
         weights = pack.read_weights()
         backend.start_backend()
-        from hepamap.networks import build_network, set_weights
+        from hepamap.networks import build_network, set_weights, window_side_m
 
         device = backend.device_kind()
         policy = backend.dtype_policy(precision, device)
+        side_m = window_side_m(spec.input.patch) if spec.network.kind == "segmentation" else spec.input.patch
 
         def build(policy: str) -> Any:
             with backend.policy(policy):
-                model = build_network(spec.network.backbone, spec.network.head, spec.input.patch)
+                model = build_network(spec.network.backbone, spec.network.head, side_m)
             set_weights(model, weights)
             backend.compile_graph(model)
             return model
 
-        predictor = cls(build(policy), spec.input.patch, device=device, policy=policy)
+        predictor = cls(build(policy), side_m, device=device, policy=policy)
         predictor._rebuild = build
         if backend.has_unused_gpu(device):
             predictor.warnings.append(
                 ("gpu_not_used", "There is a GPU in this machine, but the network runs on the CPU: install hepamap[gpu].")
             )
-        predictor.predict(np.zeros((1, spec.input.patch, spec.input.patch, 3), np.uint8))
+        predictor.predict(np.zeros((1, side_m, side_m, 3), np.uint8))
         return predictor
 
     @property
@@ -103,13 +104,13 @@ class Predictor:
             patches: RGB (N, patch, patch, 3), values 0-255.
 
         Returns:
-            (N,), 0 to 1.
+            (N,), 0 to 1; (N, patch, patch) of a network that answers for every pixel.
 
         Raises:
             PredictionInvalidError: the network answered something that is no probability.
             OutOfMemoryError: memory does not suffice for a single patch.
         """
-        answers: list[NDArray[np.float32]] = [np.zeros(0, np.float32)]
+        answers: list[NDArray[np.float32]] = [np.zeros((0, *self.model.output_shape[1:-1]), np.float32)]
         done = 0
         while done < len(patches):
             answers.append(self._despite_memory(self._predict_batch, patches[done:]))
@@ -181,7 +182,7 @@ class Predictor:
         batch /= 255.0
         with self._scope():
             answer = self.model.predict_on_batch(batch)
-        return self._checked(np.asarray(answer), (size, 2))[: len(patches)]
+        return self._checked(np.asarray(answer), (size, *self.model.output_shape[1:]))[: len(patches)]
 
     def _checked(self, answer: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float32]:
         """The tumour probabilities of an answer of the network, or an error where it is none."""
