@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from hepamap import RESEARCH_USE_ONLY, __version__
-from hepamap.cli import audit, bench, detect, doctor, keys, models, phantom, server, training
+from hepamap.cli import audit, bench, detect, doctor, keys, models, panels, phantom, server, training
 from hepamap.cli.console import report_error
 from hepamap.errors import HepamapError
 
@@ -32,6 +32,7 @@ app.command("phantom")(phantom.phantom)
 app.command("train")(training.train)
 app.command("evaluate")(training.evaluate)
 app.command("compare")(training.compare)
+app.add_typer(panels.study_app, name="study")
 app.add_typer(training.dataset_app, name="dataset")
 app.add_typer(models.models_app, name="models")
 app.command("doctor")(doctor.doctor)
