@@ -82,7 +82,9 @@ def enliven(model: Any, seed: int = 1) -> None:
 
 
 def spread(model: Any, patches: Any) -> Any:
-    """Scale the last layer, so that the network's answers to some patches lie between 0 and 1 and not all at one end.
+    """Scale the last layer, so that the answers to some patches lie on both sides of 0.5, neither alike nor at an end.
+
+    Noise looks much the same to a random network: scaling its small differences up further would scale float32's rounding up too.
 
     Returns:
         Its tumour probabilities (N,): what it answers by Keras 2.
@@ -93,6 +95,6 @@ def spread(model: Any, patches: Any) -> Any:
     features = tf_keras.Model(model.input, last.input)(patches, training=False).numpy()
     kernel = last.get_weights()[0]
     logits = features @ (kernel[:, 1] - kernel[:, 0])
-    kernel = kernel / logits.std()
-    last.set_weights([kernel, np.array([0, -logits.mean() / logits.std()], np.float32)])
+    scale = 0.25 / logits.std()
+    last.set_weights([kernel * scale, np.array([0, -logits.mean() * scale], np.float32)])
     return last(features).numpy()[:, 1]

@@ -30,7 +30,7 @@ def test_a_keras_2_model_answers_as_before(backbone: str, head: str, tmp_path: P
     model = keras2_model(backbone, head)
     patches = comparison_patches(32)
     expected = spread(model, patches / np.float32(255))
-    assert expected.max() - expected.min() > 0.3
+    assert expected.max() - expected.min() > 0.1
     request = ImportRequest(save(model, tmp_path / "whole.h5"), "mine", "1.0.0", 1.84, 1, "1/255")
     imported = import_model(request, tmp_path / "models")
     # Keras' own VGG16 and the one built by hand are the same network.

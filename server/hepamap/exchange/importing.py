@@ -21,6 +21,7 @@ from hepamap.exchange.source import SourceLayer, SourceModel
 from hepamap.model_pack import InputSpec, ManifestBody, ModelPack, NetworkSpec, write_pack
 from hepamap.networks.registry import check_network
 from hepamap.predictor import start_backend
+from hepamap.predictor.backend import policy
 from hepamap.training.model_card import INTENDED_USE, model_card
 
 TOLERANCE = 1e-5
@@ -115,8 +116,8 @@ def import_model(request: ImportRequest, models_dir: Path, *, overwrite: bool = 
     before = answers(own.computed, by_steps(own, placed, model), patches / 255.0)[:, 1]
     body = _body(request, source, NetworkSpec(backbone=named.backbone, head=named.head), patch_m)
     weights = pack_weights(placed)
-    after = _answers_of_pack(body, weights, model, patches)
-    return _prove_and_write(body, weights, (before, after), folder, is_described=chain is not None)
+    after = _answers_of_pack(body, weights, patches)
+    return _prove_and_write(body, weights, (before, *after), folder, is_described=chain is not None)
 
 
 def comparison_patches(side_m: int) -> NDArray[np.uint8]:
@@ -159,18 +160,19 @@ def _with_tumour_last(placed: dict[str, SourceLayer], tumour_index: int) -> dict
 def _prove_and_write(
     body: ManifestBody,
     weights: dict[str, NDArray[Any]],
-    both: tuple[NDArray[np.float64], NDArray[np.float64]],
+    found: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
     folder: Path,
     *,
     is_described: bool,
 ) -> Imported:
-    before, after = both
+    before, after, served = found
     difference = float(np.abs(after - before).max())
     graph = "the file's own graph" if is_described else "the network that was named, as the file holds weights alone"
     report = {
-        "compared": f"tumour probabilities of {len(before)} patches, before from {graph}, in NumPy (float64); after by the pack",
+        "compared": f"tumour probabilities of {len(before)} patches, before from {graph}, in NumPy; after by the pack; float64",
         "patches": len(before),
         "max_abs_difference": float(f"{difference:.3g}"),
+        "max_abs_difference_in_float32": float(f"{np.abs(served - before).max():.3g}"),
         "lowest": round(float(before.min()), 6),
         "highest": round(float(before.max()), 6),
     }
@@ -185,15 +187,22 @@ def _prove_and_write(
 
 
 def _answers_of_pack(
-    body: ManifestBody, weights: dict[str, NDArray[Any]], model: Any, patches: NDArray[np.uint8]
-) -> NDArray[np.float64]:
-    """What a pack answers that was written and read back, in float32."""
-    from hepamap.networks import set_weights
+    body: ManifestBody, weights: dict[str, NDArray[Any]], patches: NDArray[np.uint8]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What a pack answers that was written and read back: in float64, where rounding hides nothing, and as it is served."""
+    from hepamap.networks import build_network, set_weights
 
     with tempfile.TemporaryDirectory(prefix="hepamap-import-") as staging:
         pack = write_pack(Path(staging) / body.id / body.version, body, weights, "", dtype="float32")
-        set_weights(model, pack.read_weights())
-    return np.asarray(model.predict_on_batch(patches.astype(np.float32) / 255), np.float64)[:, 1]
+        stored = pack.read_weights()
+
+    def answers_in(dtype: str) -> NDArray[np.float64]:
+        with policy(dtype):
+            model = build_network(body.network.backbone, body.network.head, body.input.patch)
+        set_weights(model, stored)
+        return np.asarray(model.predict_on_batch((patches / 255).astype(dtype)), np.float64)[:, 1]
+
+    return answers_in("float64"), answers_in("float32")
 
 
 def _notes(before: NDArray[np.float64], *, is_described: bool) -> tuple[str, ...]:

@@ -35,11 +35,13 @@ class Predictor:
     lane_positions: Sequence[int] = _LANE_POSITIONS
     """Widths that a lane may have, in patches 16 px apart."""
 
-    def __init__(self, model: Any, patch_m: int, *, device: str = "cpu", policy: str = "float32") -> None:
+    def __init__(self, model: Any, patch_m: int, *, device: str = "cpu", policy: str = "float32", by_pixel: bool = False) -> None:
         self.model = model
         """The keras model of one patch."""
         self._device = device
         self._shrunk = 1
+        # What one patch gives: a number, or one for each of its pixels.
+        self._answer_shape = (patch_m, patch_m) if by_pixel else ()
         self._strips: dict[tuple[int, int], StripNetwork] = {}
         self._unpadded: dict[str, Any] = {}
         self._rebuild: Callable[[str], Any] | None = None
@@ -69,7 +71,8 @@ class Predictor:
 
         device = backend.device_kind()
         policy = backend.dtype_policy(precision, device)
-        side_m = window_side_m(spec.input.patch) if spec.network.kind == "segmentation" else spec.input.patch
+        by_pixel = spec.network.kind == "segmentation"
+        side_m = window_side_m(spec.input.patch) if by_pixel else spec.input.patch
 
         def build(policy: str) -> Any:
             with backend.policy(policy):
@@ -78,7 +81,7 @@ class Predictor:
             backend.compile_graph(model)
             return model
 
-        predictor = cls(build(policy), side_m, device=device, policy=policy)
+        predictor = cls(build(policy), side_m, device=device, policy=policy, by_pixel=by_pixel)
         predictor._rebuild = build
         if backend.has_unused_gpu(device):
             predictor.warnings.append(
@@ -110,7 +113,7 @@ class Predictor:
             PredictionInvalidError: the network answered something that is no probability.
             OutOfMemoryError: memory does not suffice for a single patch.
         """
-        answers: list[NDArray[np.float32]] = [np.zeros((0, *self.model.output_shape[1:-1]), np.float32)]
+        answers: list[NDArray[np.float32]] = [np.zeros((0, *self._answer_shape), np.float32)]
         done = 0
         while done < len(patches):
             answers.append(self._despite_memory(self._predict_batch, patches[done:]))
@@ -182,7 +185,7 @@ class Predictor:
         batch /= 255.0
         with self._scope():
             answer = self.model.predict_on_batch(batch)
-        return self._checked(np.asarray(answer), (size, *self.model.output_shape[1:]))[: len(patches)]
+        return self._checked(np.asarray(answer), (size, *self._answer_shape, 2))[: len(patches)]
 
     def _checked(self, answer: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float32]:
         """The tumour probabilities of an answer of the network, or an error where it is none."""
