@@ -19,7 +19,7 @@ from shapely.geometry.base import BaseGeometry
 from hepamap import __version__
 from hepamap.errors import ParameterError, SlideMismatchError
 from hepamap.geometry import PixelSize, Point, Region
-from hepamap.maps import require_dense_stride
+from hepamap.maps import require_dense_stride, require_segment_stride
 from hepamap.model_pack import DEFAULT_MODEL, ModelPack, find_pack
 from hepamap.pipeline import (
     Analysis,
@@ -264,6 +264,8 @@ def _check(request: DetectionRequest, pack: ModelPack, slide: Slide) -> CheckedR
         raise ParameterError(f"The model {pack.name} has no mode {mode!r}.", cure=f"Use one of: {', '.join(manifest.modes)}.")
     if mode == "dense":
         require_dense_stride(stride_m)
+    elif mode == "segment":
+        require_segment_stride(stride_m, manifest.input.patch)
     threshold = require_threshold(manifest.default_threshold if request.threshold is None else request.threshold)
     min_area_um2 = _require_area(DEFAULT_MIN_AREA_UM2 if request.min_area_um2 is None else request.min_area_um2)
     frame = frame_of(slide, request.client_view, request.frame)

@@ -31,6 +31,9 @@ MANIFEST_NAME = "model.json"
 CARD_NAME = "MODEL_CARD.md"
 WEIGHTS_NAME = "weights.safetensors"
 
+Mode = Literal["patch", "dense", "segment"]
+"""Ways to compute a map."""
+
 _IDENTIFIER = r"^[a-z0-9][a-z0-9._-]*$"
 _VERSION = r"^\d+\.\d+\.\d+$"
 
@@ -42,8 +45,11 @@ class _Strict(BaseModel):
 class NetworkSpec(_Strict):
     """Which network of the registry the weights belong to."""
 
-    backbone: str = Field(description="Name in the registry of backbones, e.g. VGG16DrV2.")
-    head: str = Field(description="Name in the registry of heads, e.g. GAP.")
+    kind: Literal["classification", "segmentation"] = Field(
+        default="classification", description="Whether the network answers for a patch, or for every pixel of it."
+    )
+    backbone: str = Field(description="Name in the registry, e.g. VGG16DrV2; UNet or FCN8s for segmentation.")
+    head: str = Field(description="Name in the registry of heads, e.g. GAP; PIXELS for segmentation.")
 
 
 class InputSpec(_Strict):
@@ -91,8 +97,8 @@ class ManifestBody(_Strict):
     classes: tuple[str, str] = Field(default=("non-tumour", "tumour"), description="Class order; index 1 is tumour.")
     strides: tuple[int, ...] = Field(min_length=1, description="Strides that may be asked for, model px.")
     default_stride: int = Field(description="Stride used unless another is asked for, model px.")
-    modes: tuple[Literal["patch", "dense"], ...] = Field(default=("patch",), description="Ways to compute a map.")
-    default_mode: Literal["patch", "dense"] = Field(default="patch", description="Way used unless another is asked for.")
+    modes: tuple[Mode, ...] = Field(default=("patch",), description="Ways to compute a map.")
+    default_mode: Mode = Field(default="patch", description="Way used unless another is asked for.")
     default_threshold: float = Field(default=0.5, gt=0, lt=1, description="Threshold used unless another is asked for.")
     operating_points: tuple[OperatingPoint, ...] = Field(default=(), description="Named thresholds.")
     calibration: Calibration | None = Field(default=None, description="Measured by `hepamap evaluate`; null: not measured.")
@@ -107,6 +113,8 @@ class ManifestBody(_Strict):
             raise ValueError("default_stride must be one of strides")
         if self.default_mode not in self.modes:
             raise ValueError("default_mode must be one of modes")
+        if (self.network.kind == "segmentation") != (set(self.modes) == {"segment"}):
+            raise ValueError("the mode segment belongs to segmentation networks, and they have no other")
         if any(stride < 1 or stride > self.input.patch for stride in self.strides):
             raise ValueError("a stride must be at least 1 and at most the patch side")
         return self

@@ -21,6 +21,7 @@ from hepamap.maps import (
     Run,
     fill_dense,
     fill_patchwise,
+    fill_segment,
     ignore_progress,
     never_cancelled,
     possible_tissue,
@@ -42,7 +43,7 @@ __all__ = [
     "require_stride",
 ]
 
-_FILL: Mapping[str, Callable[..., NDArray[np.float32]]] = {"patch": fill_patchwise, "dense": fill_dense}
+_FILL: Mapping[str, Callable[..., NDArray[np.float32]]] = {"patch": fill_patchwise, "dense": fill_dense, "segment": fill_segment}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,8 @@ class AnalysisParameters:
     region_l0: BaseGeometry | None = None
     """Only cells that meet it are computed; None for the whole slide."""
     mode: str = "patch"
-    """`patch`: each patch alone; `dense`: the convolutions once over large fields."""
+    """`patch`: each patch alone; `dense`: the convolutions once over large fields; `segment`: every pixel
+    answered, and the mean taken over each cell."""
 
 
 @dataclass(frozen=True, slots=True)

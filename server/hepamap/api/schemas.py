@@ -114,7 +114,7 @@ class AnalysisRequest(RequestBody):
         description="Step between patches, px at the model's resolution; one of the model's strides, its default where left out.",
         examples=[32],
     )
-    mode: Literal["patch", "dense"] | None = Field(
+    mode: Literal["patch", "dense", "segment"] | None = Field(
         default=None,
         description="How the map is computed: each patch alone, or the convolutions once over a large field; the model's "
         "default where left out.",

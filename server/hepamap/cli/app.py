@@ -10,7 +10,22 @@ from typing import Annotated, NoReturn
 import typer
 
 from hepamap import RESEARCH_USE_ONLY, __version__
-from hepamap.cli import audit, bench, detect, doctor, evaluation, keys, models, phantom, qupath, server, study, training, verdicts
+from hepamap.cli import (
+    audit,
+    bench,
+    detect,
+    doctor,
+    evaluation,
+    keys,
+    models,
+    panels,
+    phantom,
+    qupath,
+    server,
+    study,
+    training,
+    verdicts,
+)
 from hepamap.cli.console import report_error
 from hepamap.errors import HepamapError
 
@@ -35,6 +50,7 @@ app.command("train")(training.train)
 app.command("evaluate")(evaluation.evaluate)
 app.command("compare")(training.compare)
 app.add_typer(training.dataset_app, name="dataset")
+study.study_app.command("panels")(panels.panels)
 app.add_typer(study.study_app, name="study")
 app.add_typer(models.models_app, name="models")
 app.command("qupath-script")(qupath.qupath_script)

@@ -24,7 +24,7 @@ def detect(
     region: Annotated[Path | None, typer.Option(help="GeoJSON file with the region to look at.")] = None,
     stride: Annotated[int | None, typer.Option(help="Step between patches, model px; default: as the model says.")] = None,
     mode: Annotated[
-        Literal["patch", "dense"] | None,
+        Literal["patch", "dense", "segment"] | None,
         typer.Option(help="Each patch alone, or the convolutions shared by all patches (faster); default: as the model says."),
     ] = None,
     threshold: Annotated[float | None, typer.Option(help="Tumour probability, between 0 and 1.")] = None,

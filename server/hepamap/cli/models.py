@@ -1,4 +1,4 @@
-"""`hepamap models list|show|verify|schema`."""
+"""`hepamap models …`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import Annotated
 
 import typer
 
+from hepamap.cli import model_files
 from hepamap.cli.console import progress_bar, report_error
 from hepamap.errors import ModelError
 from hepamap.model_pack import find_pack, list_packs, manifest_json, manifest_schema_json
 from hepamap.settings import Settings
 
 models_app = typer.Typer(help="The model packs that are installed.", no_args_is_help=True)
+models_app.command("import")(model_files.import_model)
+models_app.command("export")(model_files.export_model)
 
 ModelsDir = Annotated[Path | None, typer.Option(help="Folder of the model packs.")]
 

@@ -52,6 +52,7 @@ def dataset_build(
     fields: Annotated[
         int, typer.Option(min=0, help="Fields of each class for training: patches with real surroundings, for dense mode.")
     ] = 0,
+    masks: Annotated[bool, typer.Option("--masks", help="Keep the mask of each patch too, for U-Net and FCN.")] = False,
     seed: Annotated[int, typer.Option(help="The same seed draws the same patches.")] = 0,
     tumour_class: TumourClasses = None,
     non_tumour_class: NonTumourClasses = None,
@@ -67,7 +68,7 @@ def dataset_build(
 
     classes = DEFAULT_CLASSES.with_names(tumour_class, non_tumour_class, exclude_class)
     per_class = {"train": train, "val": val, "test": test}
-    spec = DatasetSpec(mpp=mpp, patch_m=patch, per_class=per_class, fields=fields, seed=seed, classes=classes)
+    spec = DatasetSpec(mpp=mpp, patch_m=patch, per_class=per_class, fields=fields, masks=masks, seed=seed, classes=classes)
     with progress_bar(out.name) as show:
 
         def tell(step: BuildProgress) -> None:

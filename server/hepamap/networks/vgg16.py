@@ -57,6 +57,25 @@ def _trunk(
     return x
 
 
+def encode(inputs: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """VGG16's blocks for a network that needs them all.
+
+    Returns:
+        What comes out of the last convolution of each block, and of each block's pooling.
+    """
+    from keras import layers
+
+    features, pooled = [], []
+    x = inputs
+    for block, convolutions, channels in _BLOCKS:
+        for i in range(1, convolutions + 1):
+            x = layers.Conv2D(channels, 3, padding="same", activation="relu", name=f"block{block}_conv{i}")(x)
+        features.append(x)
+        x = layers.MaxPooling2D(2, name=f"block{block}_pool")(x)
+        pooled.append(x)
+    return features, pooled
+
+
 def vgg16(inputs: Tensor) -> Tensor:
     """Keras' own VGG16."""
     import keras

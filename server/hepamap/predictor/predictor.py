@@ -35,11 +35,13 @@ class Predictor:
     lane_positions: Sequence[int] = _LANE_POSITIONS
     """Widths that a lane may have, in patches 16 px apart."""
 
-    def __init__(self, model: Any, patch_m: int, *, device: str = "cpu", policy: str = "float32") -> None:
+    def __init__(self, model: Any, patch_m: int, *, device: str = "cpu", policy: str = "float32", by_pixel: bool = False) -> None:
         self.model = model
         """The keras model of one patch."""
         self._device = device
         self._shrunk = 1
+        # What one patch gives: a number, or one for each of its pixels.
+        self._answer_shape = (patch_m, patch_m) if by_pixel else ()
         self._strips: dict[tuple[int, int], StripNetwork] = {}
         self._unpadded: dict[str, Any] = {}
         self._rebuild: Callable[[str], Any] | None = None
@@ -65,19 +67,21 @@ class Predictor:
         spec = pack.manifest
         weights = pack.read_weights()
         backend.start_backend()
-        from hepamap.networks import build_network, set_weights
+        from hepamap.networks import build_network, set_weights, window_side_m
 
         device = backend.device_kind()
         policy = backend.dtype_policy(precision, device)
+        by_pixel = spec.network.kind == "segmentation"
+        side_m = window_side_m(spec.input.patch) if by_pixel else spec.input.patch
 
         def build(policy: str) -> Any:
             with backend.policy(policy):
-                model = build_network(spec.network.backbone, spec.network.head, spec.input.patch)
+                model = build_network(spec.network.backbone, spec.network.head, side_m)
             set_weights(model, weights)
             backend.compile_graph(model)
             return model
 
-        predictor = cls(build(policy), spec.input.patch, device=device, policy=policy)
+        predictor = cls(build(policy), side_m, device=device, policy=policy, by_pixel=by_pixel)
         predictor._rebuild = build
         if backend.has_unused_gpu(device):
             predictor.warnings.append(
@@ -87,7 +91,7 @@ class Predictor:
             predictor.warnings.append(
                 ("precision_not_used", "This CPU has no fast 16-bit arithmetic: the network ran in float32, which is exact.")
             )
-        predictor.predict(np.zeros((1, spec.input.patch, spec.input.patch, 3), np.uint8))
+        predictor.predict(np.zeros((1, side_m, side_m, 3), np.uint8))
         return predictor
 
     @property
@@ -107,13 +111,13 @@ class Predictor:
             patches: RGB (N, patch, patch, 3), values 0-255.
 
         Returns:
-            (N,), 0 to 1.
+            (N,), 0 to 1; (N, patch, patch) of a network that answers for every pixel.
 
         Raises:
             PredictionInvalidError: the network answered something that is no probability.
             OutOfMemoryError: memory does not suffice for a single patch.
         """
-        answers: list[NDArray[np.float32]] = [np.zeros(0, np.float32)]
+        answers: list[NDArray[np.float32]] = [np.zeros((0, *self._answer_shape), np.float32)]
         done = 0
         while done < len(patches):
             answers.append(self._despite_memory(self._predict_batch, patches[done:]))
@@ -185,7 +189,7 @@ class Predictor:
         batch /= 255.0
         with self._scope():
             answer = self.model.predict_on_batch(batch)
-        return self._checked(np.asarray(answer), (size, 2))[: len(patches)]
+        return self._checked(np.asarray(answer), (size, *self._answer_shape, 2))[: len(patches)]
 
     def _checked(self, answer: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float32]:
         """The tumour probabilities of an answer of the network, or an error where it is none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +21,8 @@ PATCHES, FIELDS = "patches", "fields"
 """Names of inputs and outputs where a network is trained in both forms."""
 
 Batch = tuple[Any, Any]
-"""What `fit` takes: pixels (N, P, P, 3) and labels (N, 2); or two dictionaries that hold these under `patches`, and under
-`fields` pixels (M, F, F, 3) and label maps (M, S, S)."""
+"""What `fit` takes: pixels (N, P, P, 3) and labels (N, 2), or masks (N, P, P); or two dictionaries that hold these under
+`patches`, and under `fields` pixels (M, F, F, 3) and label maps (M, S, S)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +51,11 @@ class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc]  # keras shi
         seed: int,
         *,
         fields: FieldBatches | None = None,
+        masks: bool = False,
     ) -> None:
         super().__init__(workers=1)
         self._patches = patches
+        self._masks = masks
         self._batch_size = batch_size
         self._steps = steps or math.ceil(len(patches) / batch_size)
         self._options = options
@@ -68,6 +71,8 @@ class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc]  # keras shi
         number = self.epoch * self._steps + index
         rng = np.random.default_rng([self._seed, 1, number])
         chosen = self.indices(number)
+        if self._masks:
+            return augment_fields(self._patches.take(chosen), self._patches.take_masks(chosen), self._options, rng)
         pixels, labels = augment(self._patches.take(chosen), self._options, rng), one_hot(self._patches.labels[chosen])
         if self._fields is None:
             return pixels, labels
@@ -93,11 +98,18 @@ class PlainBatches(keras.utils.PyDataset):  # type: ignore[misc]
     """Patches in order, unchanged but for the scaling; with fields, each step has as many, all of them once before any again."""
 
     def __init__(
-        self, patches: PatchSet, indices: NDArray[np.intp], batch_size: int, *, fields: FieldBatches | None = None
+        self,
+        patches: PatchSet,
+        indices: NDArray[np.intp],
+        batch_size: int,
+        *,
+        fields: FieldBatches | None = None,
+        masks: bool = False,
     ) -> None:
         super().__init__(workers=1)
         self._patches = patches
         self._indices = indices
+        self._masks = masks
         self._batch_size = batch_size
         self._fields = fields
 
@@ -106,6 +118,8 @@ class PlainBatches(keras.utils.PyDataset):  # type: ignore[misc]
 
     def __getitem__(self, index: int) -> Batch:
         chosen = self._indices[index * self._batch_size : (index + 1) * self._batch_size]
+        if self._masks:
+            return scaled(self._patches.take(chosen)), self._patches.take_masks(chosen)
         pixels, labels = scaled(self._patches.take(chosen)), one_hot(self._patches.labels[chosen])
         if self._fields is None:
             return pixels, labels
@@ -139,3 +153,10 @@ def subset(patches: PatchSet, count: int | None, seed: int) -> NDArray[np.intp]:
     of_class = [np.flatnonzero(patches.labels == label) for label in range(CLASSES)]
     drawn = [rng.permutation(numbers)[: count // CLASSES] for numbers in of_class]
     return np.sort(np.concatenate(drawn))
+
+
+def some_of_each(patches: PatchSet, counts: Sequence[int | None], seed: int) -> PatchSet:
+    """At most so many patches of each class (non-tumour, tumour), drawn at random once; None is all."""
+    rng = np.random.default_rng([seed, 6])
+    drawn = [rng.permutation(np.flatnonzero(patches.labels == label))[:count] for label, count in enumerate(counts)]
+    return patches.only(np.sort(np.concatenate(drawn)))

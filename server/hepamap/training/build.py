@@ -20,12 +20,13 @@ import numpy as np
 
 from hepamap import __version__
 from hepamap.errors import OutputExistsError, OutputNotWritableError
-from hepamap.training.build_slide import Draw, SlideJob, draw, draw_fields, keep_rows, slide_job
+from hepamap.training.build_slide import Draw, SlideJob, draw, draw_fields, draw_masks, keep_rows, slide_job
 from hepamap.training.class_map import DEFAULT_CLASSES, ClassMap
 from hepamap.training.cohort import SPLITS, check_cohort, read_cohort
 from hepamap.training.dataset import (
     COLUMNS,
     MANIFEST_NAME,
+    MASK_FOLDER,
     SCHEMA_VERSION,
     SHARD_FOLDER,
     TABLE_NAME,
@@ -36,6 +37,7 @@ from hepamap.training.errors import DatasetEmptyError, TrainingError
 from hepamap.training.field_sampling import Row, choose_fields, fields_wanted
 from hepamap.training.fields import FIELD_COLUMNS, FIELD_FOLDER, FIELD_TABLE, MARGIN_M, UNIT_M, field_side_m, labels_path
 from hepamap.training.patches import NON_TUMOUR, TUMOUR
+from hepamap.training.pixel_masks import MEDIAN_M
 from hepamap.training.pool import run_all
 from hepamap.training.quotas import first_quotas, raised_quotas
 from hepamap.training.sampling import Sampler
@@ -58,6 +60,8 @@ class DatasetSpec:
     """Patches to draw of each class, by split; a split that is absent is not built."""
     fields: int = 0
     """Fields to draw of each class in training, an eighth of it in validation; 0 makes a data set without fields."""
+    masks: bool = False
+    """Keep the mask of each patch too, for networks that answer for every pixel."""
     seed: int = 0
     classes: ClassMap = DEFAULT_CLASSES
 
@@ -65,7 +69,7 @@ class DatasetSpec:
     def size_bytes(self) -> int:
         """What the data set takes on disk, at most."""
         classes = len(CLASS_NAMES)
-        patches = sum(self.per_class.values()) * classes * self.patch_m**2 * 3
+        patches = sum(self.per_class.values()) * classes * self.patch_m**2 * (4 if self.masks else 3)
         return patches + sum(fields_wanted(self.fields).values()) * classes * field_side_m(self.patch_m) ** 2 * 3
 
 
@@ -186,7 +190,7 @@ class _Build:
         rows = self._balanced([row for number in sorted(self._draws) for row in self._draws[number].rows])
         # The fields' places come from the patches; the places of the patches in their shards change below.
         chosen = choose_fields(rows, fields_wanted(self._spec.fields), self._spec.seed)
-        self._write_shards(folder / SHARD_FOLDER, rows)
+        self._write_shards(folder, rows)
         fields = self._fields(chosen, folder) if self._spec.fields else []
         _write_table(folder / TABLE_NAME, COLUMNS, rows)
         if self._spec.fields:
@@ -248,7 +252,10 @@ class _Build:
         for job in self._jobs:
             of_slide = [row for row in rows if row["shard"] == job.shard]
             if of_slide:
-                keep_rows(self._draws[job.number].shard, folder / job.shard, of_slide)
+                keep_rows(self._draws[job.number].shard, folder / SHARD_FOLDER / job.shard, of_slide)
+            if of_slide and self._spec.masks:
+                (folder / MASK_FOLDER).mkdir(exist_ok=True)
+                np.save(folder / MASK_FOLDER / job.shard, draw_masks(job, of_slide))
 
     def _fields(self, chosen: Sequence[Row], folder: Path) -> list[Row]:
         source = self._work_dir / FIELD_FOLDER
@@ -285,6 +292,7 @@ class _Build:
             "asked_per_class": spec.per_class,
             "patches_per_class": {split: tumour(rows, split) for split in spec.per_class},
             **({"fields": note} if spec.fields else {}),
+            **({"masks": {"median_px": MEDIAN_M}} if spec.masks else {}),
             "classes": {key: sorted(names) for key, names in asdict(spec.classes).items()},
             "slides": [self._draws[job.number].notes for job in self._jobs],
         }

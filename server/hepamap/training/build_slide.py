@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
+from hepamap.geometry import Point
 from hepamap.slide import Slide
 from hepamap.training.areas import labelled_areas
 from hepamap.training.class_map import ClassMap
@@ -23,6 +24,7 @@ from hepamap.training.cohort import CohortSlide
 from hepamap.training.field_sampling import Row, read_field
 from hepamap.training.fields import labels_path
 from hepamap.training.patches import TUMOUR
+from hepamap.training.pixel_masks import pixel_mask
 from hepamap.training.sampling import Sampler, SlidePatches
 
 
@@ -131,6 +133,16 @@ def draw_fields(job: SlideJob, patches: Sequence[Row], folder: Path) -> list[Row
         _write_marker(marker, rows)
     taken: list[Row] = json.loads(marker.read_text(encoding="utf-8"))
     return taken
+
+
+def draw_masks(job: SlideJob, patches: Sequence[Row]) -> NDArray[np.int8]:
+    """The masks of some patches of a slide, (n, P, P); see `pixel_masks`."""
+    with Slide.open(job.row.slide, mpp_override_um=job.row.mpp_override_um) as slide:
+        grid = job.sampler.grid(slide)
+        areas_m = job.sampler.areas_m(slide, job.tumour_l0, job.non_tumour_l0)
+    # Patches lie on whole model px; the table rounds their place to 0.0001 level-0 px.
+    corners_m = [Point(round(patch["x_l0"] / grid.scale_x), round(patch["y_l0"] / grid.scale_y)) for patch in patches]
+    return np.stack([pixel_mask(areas_m, corner_m, job.sampler.patch_m) for corner_m in corners_m])
 
 
 def keep_rows(source: Path, target: Path, rows: Sequence[Row]) -> None:

@@ -2,7 +2,7 @@
 
 A data set is a folder: `manifest.json` (how it was made, and from which slides), `patches.csv` (where each patch comes
 from) and `patches/<slide>.npy` (uint8 (n, P, P, 3), one file a slide). NumPy's own format, because it can be mapped into
-memory: training draws patches at random from more than fits there.
+memory: training draws patches at random from more than fits there. With masks there is `masks/<slide>.npy` too (int8 (n, P, P)).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from hepamap.training.errors import DatasetInvalidError, GroupInTwoSplitsError
 MANIFEST_NAME = "manifest.json"
 TABLE_NAME = "patches.csv"
 SHARD_FOLDER = "patches"
+MASK_FOLDER = "masks"
 SCHEMA_VERSION = 1
 COLUMNS = (
     *("split", "shard", "row", "label", "slide", "group"),
@@ -47,6 +48,9 @@ class PatchSet:
     """(N,) name of the slide."""
     groups: NDArray[np.str_]
     """(N,) tumour or patient."""
+    masks: tuple[NDArray[np.int8], ...] = ()
+    """Memory-mapped, each (n, P, P), one for each shard: 1 tumour, 0 non-tumour, -1 not annotated;
+    empty where a data set has none."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -54,6 +58,10 @@ class PatchSet:
     def take(self, indices: NDArray[np.intp] | Sequence[int]) -> NDArray[np.uint8]:
         """Patches by number, (n, P, P, 3)."""
         return np.stack([self.shards[self.shard_of[i]][self.row_of[i]] for i in indices])
+
+    def take_masks(self, indices: NDArray[np.intp] | Sequence[int]) -> NDArray[np.int8]:
+        """Masks of patches by number, (n, P, P)."""
+        return np.stack([self.masks[self.shard_of[i]][self.row_of[i]] for i in indices])
 
     def only(self, indices: NDArray[np.intp]) -> PatchSet:
         """Some of the patches, in this order."""
@@ -141,6 +149,8 @@ def _check_groups(datasets: Sequence[Dataset]) -> None:
 
 def _patch_set(datasets: Sequence[Dataset], split: str) -> PatchSet:
     shards: list[NDArray[np.uint8]] = []
+    masks: list[NDArray[np.int8]] = []
+    have_masks = all(dataset.manifest.get("masks") for dataset in datasets)
     number_of: dict[tuple[Path, str], int] = {}
     places: list[tuple[int, int, int, str, str]] = []
     for dataset in datasets:
@@ -149,6 +159,8 @@ def _patch_set(datasets: Sequence[Dataset], split: str) -> PatchSet:
             if key not in number_of:
                 number_of[key] = len(shards)
                 shards.append(_map_shard(dataset, row["shard"]))
+                if have_masks:
+                    masks.append(_map_masks(dataset, row["shard"], len(shards[-1])))
             place = (number_of[key], int(row["row"]), int(row["label"]), row["slide"], row["group"])
             if place[1] >= len(shards[place[0]]):
                 raise _incomplete(dataset, row["shard"])
@@ -161,6 +173,7 @@ def _patch_set(datasets: Sequence[Dataset], split: str) -> PatchSet:
         np.array(labels, np.int8),
         np.array(slides, np.str_),
         np.array(groups, np.str_),
+        tuple(masks),
     )
 
 
@@ -174,8 +187,18 @@ def _map_shard(dataset: Dataset, name: str) -> NDArray[np.uint8]:
     return np.asarray(shard)
 
 
-def _incomplete(dataset: Dataset, shard: str) -> DatasetInvalidError:
+def _map_masks(dataset: Dataset, name: str, count: int) -> NDArray[np.int8]:
+    try:
+        masks = np.load(dataset.folder / MASK_FOLDER / name, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise _incomplete(dataset, name, MASK_FOLDER) from error
+    if masks.dtype != np.int8 or masks.shape != (count, dataset.patch_m, dataset.patch_m):
+        raise _incomplete(dataset, name, MASK_FOLDER)
+    return np.asarray(masks)
+
+
+def _incomplete(dataset: Dataset, shard: str, folder: str = SHARD_FOLDER) -> DatasetInvalidError:
     return DatasetInvalidError(
-        f"The file {SHARD_FOLDER}/{shard} of the data set {dataset.folder.name} is missing, cut short or of another size.",
+        f"The file {folder}/{shard} of the data set {dataset.folder.name} is missing, cut short or of another size.",
         cure="Copy the data set again, or make it again with `hepamap dataset build`.",
     )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hepamap.networks import build_network, read_weights, set_weights
 from hepamap.predictor import backend
 from hepamap.training import callbacks
-from hepamap.training.batches import FieldBatches, PlainBatches, TrainingBatches, scaled, some_fields, subset
+from hepamap.training.batches import FieldBatches, PlainBatches, TrainingBatches, scaled, some_fields, some_of_each, subset
 from hepamap.training.checkpoint import Progress, SaveCheckpoint, read_checkpoint
 from hepamap.training.dataset import PatchSet
 from hepamap.training.errors import PrecisionUnavailableError
@@ -128,6 +128,10 @@ def _cut_log(path: Path, epochs: int) -> None:
 def _batches(recipe: Recipe, splits: dict[str, PatchSet], fields: dict[str, FieldSet]) -> tuple[TrainingBatches, PlainBatches]:
     """Batches for training and for validation; with fields, where the recipe has them."""
     options, wanted = recipe.training, recipe.fields
+    train, masks = splits["train"], recipe.segmentation is not None
+    if recipe.segmentation is not None:
+        counts = (recipe.segmentation.non_tumour_patches, recipe.segmentation.tumour_patches)
+        train = some_of_each(train, counts, options.seed)
 
     def with_fields(split: str, count: int | None) -> FieldBatches | None:
         if wanted is None:
@@ -136,18 +140,20 @@ def _batches(recipe: Recipe, splits: dict[str, PatchSet], fields: dict[str, Fiel
 
     return (
         TrainingBatches(
-            splits["train"],
+            train,
             options.batch_size,
             options.steps_per_epoch,
             recipe.augmentation,
             options.seed,
             fields=with_fields("train", None),
+            masks=masks,
         ),
         PlainBatches(
             splits["val"],
             subset(splits["val"], options.validation_patches, options.seed),
             options.batch_size,
             fields=with_fields("val", wanted.validation if wanted else None),
+            masks=masks,
         ),
     )
 

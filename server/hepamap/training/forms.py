@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 
 from hepamap.networks.dense import field_network
@@ -19,13 +21,16 @@ def training_model(network: keras.Model, recipe: Recipe, field_m: int) -> keras.
         field_m: side of the fields, model px.
 
     Returns:
-        The network itself, from patches to probabilities, with the metric `accuracy`; or, where the recipe has fields, a
-        model of two inputs and two outputs, `patches` and `fields`, whose loss is the patches' plus the weighted
-        fields', the mean over the labelled positions.
+        The network itself, from patches to probabilities, with the metric `accuracy` (trained on masks: over labelled pixels);
+        or, where the recipe has fields, a model of two inputs and two outputs, `patches` and `fields`, whose loss is the
+        patches' plus the weighted fields', the mean over the labelled positions.
     """
     # XLA ("auto" turns it on) was measured to be slower on CPUs, and twice as slow in bfloat16.
     common = {"optimizer": optimiser(recipe.training), "jit_compile": False}
     if recipe.fields is None:
+        if recipe.segmentation is not None:
+            network.compile(loss=field_loss(), metrics=[LabelledAccuracy()], **common)
+            return network
         network.compile(loss="categorical_crossentropy", metrics=["accuracy"], **common)
         return network
     dense = field_network(network, field_m)
@@ -46,6 +51,20 @@ def training_model(network: keras.Model, recipe: Recipe, field_m: int) -> keras.
 def field_loss() -> keras.losses.Loss:
     """Cross-entropy of label maps (N, S, S) and probabilities (N, S, S, 2): the mean over positions that have a label."""
     return keras.losses.SparseCategoricalCrossentropy(ignore_class=NO_LABEL)
+
+
+class LabelledAccuracy(keras.metrics.MeanMetricWrapper):  # type: ignore[misc]  # keras ships no types
+    """Share of the pixels that are right, of those that have a label; the mean over batches."""
+
+    def __init__(self, name: str = "accuracy") -> None:
+        super().__init__(_labelled_accuracy, name=name)
+
+
+def _labelled_accuracy(labels: Any, answers: Any) -> Any:
+    labels = keras.ops.cast(labels, "int32")
+    is_known = keras.ops.cast(labels != NO_LABEL, "float32")
+    is_right = keras.ops.cast(keras.ops.argmax(answers, axis=-1) == labels, "float32")
+    return keras.ops.sum(is_known * is_right) / keras.ops.maximum(keras.ops.sum(is_known), 1.0)
 
 
 def accuracy_of(recipe: Recipe) -> str:

@@ -52,25 +52,31 @@ def lsuv(model: keras.Model, batch: NDArray[np.float32], seed: int) -> None:
     mean 0 and variance 1 on the batch, before its ReLU. Without it, a VGG16 without batch normalisation hardly leaves
     chance: its signal fades from layer to layer.
 
-    The last layer starts at zero, i.e. undecided: the first gradients then say what is there and do not undo what chance said.
+    The last layer (of an FCN: each that scores) starts at zero, i.e. undecided: the first gradients then say what is there and do
+    not undo what chance said.
 
     Args:
-        model: a network of the registry, whose layers are one chain.
+        model: a network of the registry.
         batch: (N, P, P, 3), 0 to 1.
         seed: of the orthogonal start.
     """
-    x: Any = keras.ops.convert_to_tensor(batch)
+    known: dict[int, Any] = {id(model.inputs[0]): keras.ops.convert_to_tensor(batch)}
     for number, layer in enumerate(model.layers[1:]):
-        if isinstance(layer, keras.layers.Conv2D):
+        x = [known[id(tensor)] for tensor in layer.input] if isinstance(layer.input, list) else known[id(layer.input)]
+        if isinstance(layer, keras.layers.Conv2D) and not _decides(layer):
             start = keras.initializers.Orthogonal(seed=seed * 1000 + number)(layer.kernel.shape)
             response = keras.ops.convert_to_numpy(keras.ops.conv(x, start, padding=layer.padding))
             mean, deviation = response.mean(axis=(0, 1, 2)), response.std(axis=(0, 1, 2))
             deviation = np.maximum(deviation, _MIN_DEVIATION)
             layer.kernel.assign(keras.ops.convert_to_numpy(start) / deviation)
             layer.bias.assign(-mean / deviation)
-        x = layer(x, training=False)
-    head = model.get_layer("predictions")
-    head.kernel.assign(np.zeros(head.kernel.shape, np.float32))
+        elif _decides(layer):
+            layer.kernel.assign(np.zeros(layer.kernel.shape, np.float32))
+        known[id(layer.output)] = layer(x, training=False)
+
+
+def _decides(layer: keras.layers.Layer) -> bool:
+    return layer.name.startswith(("predictions", "score")) and hasattr(layer, "kernel")
 
 
 def transplant(model: keras.Model, weights: Mapping[str, NDArray[Any]], origin: str) -> list[str]:

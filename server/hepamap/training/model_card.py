@@ -14,6 +14,9 @@ _FIRST_LINE = {
     "synthetic": (
         "**These weights come from synthetic tissue. They show that the software works; they have no diagnostic value.**"
     ),
+    "imported": (
+        "**These weights were imported. What they were trained on is known to who made them; they have not been validated here.**"
+    ),
     "own": "**These weights were trained on one laboratory's slides and have not been validated for diagnosis.**",
 }
 
@@ -21,6 +24,7 @@ _MEASURED = "## Measured"
 
 INTENDED_USE = {
     "synthetic": "Showing and testing the software on synthetic slides. Not for any use on patients' slides.",
+    "imported": "Research. Not for diagnosis. Measure it on annotated slides of your own first (hepamap evaluate).",
     "own": "Research on slides like those of its training data. Not for diagnosis.",
 }
 
@@ -41,7 +45,7 @@ def model_card(body: ManifestBody, origin: str) -> str:
 
     Args:
         body: the manifest without its weights.
-        origin: `synthetic` or `own`.
+        origin: `synthetic`, `own` or `imported`.
     """
     sections = [
         _FIRST_LINE[origin],

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hepamap.networks.dense import can_be_dense
-from hepamap.networks.registry import HEADS, check_network
+from hepamap.networks.registry import HEADS, PIXELS, check_network
 from hepamap.training.errors import RecipeInvalidError
 
 
@@ -32,8 +32,8 @@ class PackSection(_Strict):
 class NetworkSection(_Strict):
     """Which network, and what it looks at."""
 
-    backbone: str = Field(description="Name in the registry, e.g. VGG16DrV2.")
-    head: str = Field(description="FC512, FC512L2 or GAP.")
+    backbone: str = Field(description="Name in the registry, e.g. VGG16DrV2; UNet or FCN8s with the head PIXELS.")
+    head: str = Field(description="FC512, FC512L2 or GAP; PIXELS for a network that answers for every pixel.")
     mpp: float = Field(ge=0.1, le=20, description="Resolution, µm/px.")
     patch: int = Field(ge=32, le=1024, description="Patch side, px; a multiple of 32.")
     initialise: str = Field(
@@ -80,6 +80,17 @@ class FieldsSection(_Strict):
     validation: int | None = Field(default=None, ge=2, description="How many are drawn for validation; all if absent.")
 
 
+class SegmentationSection(_Strict):
+    """Training on the masks of patches, for the head PIXELS: a label for every pixel that has one."""
+
+    tumour_patches: int | None = Field(
+        default=None, ge=1, description="How many of the training patches are used; all if absent."
+    )
+    non_tumour_patches: int | None = Field(
+        default=None, ge=1, description="The same of the other class; the paper: half as many."
+    )
+
+
 class AugmentationSection(_Strict):
     """Random changes of each training patch and field."""
 
@@ -113,6 +124,7 @@ class Recipe(_Strict):
     network: NetworkSection
     training: TrainingSection
     fields: FieldsSection | None = None
+    segmentation: SegmentationSection | None = None
     augmentation: AugmentationSection = AugmentationSection()
     schedule: ScheduleSection
 
@@ -122,6 +134,14 @@ class Recipe(_Strict):
             raise ValueError("pack.default_stride must be one of pack.strides")
         if any(stride < 1 or stride > self.network.patch for stride in self.pack.strides):
             raise ValueError("a stride must be at least 1 and at most the patch side")
+        return self
+
+    @model_validator(mode="after")
+    def _head_fits_masks(self) -> Recipe:
+        if (self.segmentation is not None) != (self.network.head == PIXELS):
+            raise ValueError("the head PIXELS needs a section [segmentation], and no other head has one")
+        if self.segmentation is not None and self.fields is not None:
+            raise ValueError("a network with the head PIXELS is trained on masks, not on fields")
         return self
 
     @model_validator(mode="after")

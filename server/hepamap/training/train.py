@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hepamap import __version__
 from hepamap.errors import OutputExistsError, OutputNotWritableError
-from hepamap.model_pack import InputSpec, ManifestBody, ModelPack, NetworkSpec, write_pack
+from hepamap.model_pack import InputSpec, ManifestBody, Mode, ModelPack, NetworkSpec, write_pack
 from hepamap.networks import build_network, set_weights
 from hepamap.networks.dense import can_be_dense
 from hepamap.training.curves import draw_curves
@@ -90,6 +90,11 @@ def train(
     _check_splits(splits)
     if recipe.fields is not None:
         _check_fields(fields)
+    if recipe.segmentation is not None and not splits["train"].masks:
+        raise DatasetEmptyError(
+            "The recipe trains on masks, but not all data sets have them.",
+            cure="Build the data set with `hepamap dataset build … --masks`.",
+        )
     _prepare(run_dir, pack_dir, overwrite=overwrite, resume=resume)
     shutil.copyfile(recipe_path, run_dir / RECIPE_NAME)
 
@@ -174,7 +179,9 @@ def _evaluate(
         patches = splits[split]
         if len(set(patches.labels.tolist())) == 2:
             batches = PlainBatches(patches, np.arange(len(patches)), recipe.training.batch_size)
-            judged[name] = (patches.labels, model.predict(batches, verbose=0)[:, 1])
+            answers = model.predict(batches, verbose=0)[..., 1]
+            # A network that answers for every pixel says of a patch what it says on average.
+            judged[name] = (patches.labels, answers.reshape(len(answers), -1).mean(axis=1))
             metrics[name] = {**patch_metrics(*judged[name]), "slides": len(set(patches.slides.tolist()))}
     labels, probabilities = judged["validation"]
     thresholds = choose_thresholds(labels == 1, probabilities)
@@ -189,15 +196,19 @@ def _manifest(
     points: Sequence[Any],
 ) -> ManifestBody:
     judged_on = "test" if "test" in metrics else "validation"
+    kind: Literal["classification", "segmentation"] = "classification" if recipe.segmentation is None else "segmentation"
+    modes: tuple[Mode, ...] = ("patch", "dense") if can_be_dense(recipe.network.head) else ("patch",)
+    modes = ("segment",) if kind == "segmentation" else modes
     return ManifestBody(
         id=recipe.pack.id,
         version=recipe.pack.version,
         title=recipe.pack.title,
-        network=NetworkSpec(backbone=recipe.network.backbone, head=recipe.network.head),
+        network=NetworkSpec(kind=kind, backbone=recipe.network.backbone, head=recipe.network.head),
         input=InputSpec(mpp=recipe.network.mpp, patch=recipe.network.patch),
         strides=recipe.pack.strides,
         default_stride=recipe.pack.default_stride,
-        modes=("patch", "dense") if can_be_dense(recipe.network.head) else ("patch",),
+        modes=modes,
+        default_mode=modes[0],
         operating_points=tuple(points),
         training={
             "software": f"hepamap {__version__}",

@@ -1,0 +1,204 @@
+"""The paper's figure 6: one annotated slide as six pictures, what was drawn beside what five ways of looking found."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
+
+from hepamap import RESEARCH_USE_ONLY
+from hepamap.detection import DEFAULT_MIN_AREA_UM2
+from hepamap.errors import OutputNotWritableError
+from hepamap.geometry import PixelSize, Region
+from hepamap.maps import PatchNetwork
+from hepamap.model_pack import ModelPack
+from hepamap.pipeline import AnalysisParameters, Progress, analyse, ignore_progress, require_stride
+from hepamap.probability_map import ProbabilityMap
+from hepamap.slide import Slide
+from hepamap.training.agreement import intersection_over_union
+from hepamap.training.areas import labelled_areas
+from hepamap.training.class_map import DEFAULT_CLASSES, ClassMap
+from hepamap.training.cohort import CohortSlide
+
+_PANEL_PX = 900  # longer side of each picture
+_PANEL_INCHES, _DPI = 5.0, 150
+_TITLE_POINTS, _LABEL_POINTS = 15, 12
+_TRUTH, _FOUND = "#00c000", "#00e5ff"
+
+
+class Predictors(Protocol):
+    """What loads the networks; see `hepamap.detection.Detector`."""
+
+    def predictor(self, pack: ModelPack) -> PatchNetwork:
+        """The loaded network of a pack."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One way of looking at the slide."""
+
+    title: str
+    pack: ModelPack
+    stride_m: int
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """What one way of looking found; the first panel has no map and shows what was drawn."""
+
+    title: str
+    map: ProbabilityMap | None
+    found_l0: BaseGeometry
+    iou: float | None
+    """Of the contours with what was drawn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure6:
+    """All panels of one slide."""
+
+    overview: NDArray[np.uint8]
+    """RGB of `view_l0`."""
+    view_l0: Region
+    pixel_size: PixelSize
+    truth_l0: BaseGeometry
+    panels: tuple[Panel, ...]
+
+
+def looks(model_5x: ModelPack, model_10x: ModelPack, unet: ModelPack, fcn: ModelPack) -> tuple[Look, ...]:
+    """The five ways of figure 6.
+
+    Raises:
+        StrideInvalidError: the 5X model does not allow to step by whole patches.
+    """
+    whole_m = model_5x.manifest.input.patch
+    require_stride(whole_m, model_5x.manifest.strides)
+    return (
+        Look("5X, no overlap", model_5x, whole_m),
+        Look("5X, overlap", model_5x, model_5x.manifest.default_stride),
+        Look("10X, overlap", model_10x, model_10x.manifest.default_stride),
+        Look("U-Net, 5X", unet, unet.manifest.default_stride),
+        Look("FCN, 5X", fcn, fcn.manifest.default_stride),
+    )
+
+
+def compute_panels(
+    row: CohortSlide,
+    ways: Sequence[Look],
+    predictors: Predictors,
+    *,
+    classes: ClassMap = DEFAULT_CLASSES,
+    progress: Callable[[Progress], None] = ignore_progress,
+) -> Figure6:
+    """Look at a slide in all ways, through the pipeline that serves.
+
+    Args:
+        row: the slide and its annotations.
+        ways: what to compute.
+        predictors: the loaded networks.
+        classes: what the class names of the annotations mean.
+        progress: told how far the current way is.
+
+    Raises:
+        SlideError, AnnotationError, ModelError: something cannot be used.
+    """
+    with Slide.open(row.slide, mpp_override_um=row.mpp_override_um) as slide:
+        truth_l0 = labelled_areas(slide, row, classes).tumour_l0
+        panels = [Panel("What was drawn", None, truth_l0, None)]
+        for way in ways:
+            panels.append(_panel(slide, way, predictors.predictor(way.pack), truth_l0, progress))
+        return Figure6(slide.thumbnail_of(slide.bounds_l0, _PANEL_PX), slide.bounds_l0, slide.pixel_size, truth_l0, tuple(panels))
+
+
+def _panel(slide: Slide, way: Look, network: PatchNetwork, truth_l0: BaseGeometry, progress: Callable[[Progress], None]) -> Panel:
+    spec = way.pack.manifest
+    area_um2 = DEFAULT_MIN_AREA_UM2
+    parameters = AnalysisParameters(
+        spec.input.mpp, spec.input.patch, way.stride_m, spec.default_threshold, area_um2, area_um2, mode=spec.default_mode
+    )
+    analysis = analyse(slide, network, parameters, {}, progress=lambda step: progress(Progress(step.done, step.total, way.title)))
+    found_l0 = shapely.union_all([region.polygon_l0 for region in analysis.regions])
+    return Panel(way.title, analysis.map, found_l0, intersection_over_union(found_l0, truth_l0))
+
+
+def draw_panels(figure6: Figure6, picture: Path) -> None:
+    """Draw the panels, two rows of three, with letters, a scale in mm and one bar for the probability.
+
+    Args:
+        figure6: the panels.
+        picture: PNG to write.
+
+    Raises:
+        OutputNotWritableError: the picture cannot be written.
+    """
+    # Figure without pyplot: no window system, no state between threads.
+    from matplotlib.figure import Figure
+
+    rows, columns = 2, (len(figure6.panels) + 1) // 2
+    shape = figure6.view_l0.height / figure6.view_l0.width
+    height = _PANEL_INCHES * min(2.0, max(0.5, shape))
+    figure = Figure((columns * _PANEL_INCHES + 1.5, rows * (height + 0.9) + 0.6), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    shown = None
+    for letter, axes, panel in zip("ABCDEFGH", grid.flat, figure6.panels, strict=False):
+        shown = _draw(axes, figure6, panel, letter) or shown
+    if shown is not None:
+        bar = figure.colorbar(shown, ax=grid, shrink=0.6, pad=0.02)
+        bar.set_label("tumour probability", size=_TITLE_POINTS)
+        bar.ax.tick_params(labelsize=_LABEL_POINTS)
+    figure.supxlabel(f"green: drawn; blue: found; axes in mm. {RESEARCH_USE_ONLY}", size=_LABEL_POINTS)
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=_DPI)
+    try:
+        picture.write_bytes(data.getvalue())
+    except OSError as error:
+        raise OutputNotWritableError(
+            f"The picture {picture.name} cannot be written ({error.strerror}).", cure="Check the folder and free space."
+        ) from error
+
+
+def _draw(axes: Any, figure6: Figure6, panel: Panel, letter: str) -> Any:
+    """One panel; returns the coloured map, or None where there is none."""
+    title = panel.title if panel.iou is None else f"{panel.title}: IoU {panel.iou:.2f}"
+    axes.set_title(f"{letter}   {title}", size=_TITLE_POINTS, loc="left")
+    axes.imshow(figure6.overview, extent=_extent_mm(figure6.view_l0, figure6))
+    coloured = None
+    if panel.map is not None:
+        coloured = axes.imshow(
+            np.ma.masked_invalid(panel.map.values),
+            cmap="plasma",
+            vmin=0,
+            vmax=1,
+            alpha=0.5,
+            interpolation="nearest",
+            extent=_extent_mm(panel.map.lattice.region_l0, figure6),
+        )
+        _outline(axes, panel.found_l0, figure6, _FOUND)
+    _outline(axes, figure6.truth_l0, figure6, _TRUTH)
+    left, right, bottom, top = _extent_mm(figure6.view_l0, figure6)
+    axes.set_xlim(left, right)
+    axes.set_ylim(bottom, top)
+    axes.tick_params(labelsize=_LABEL_POINTS)
+    return coloured
+
+
+def _extent_mm(region_l0: Region, figure6: Figure6) -> tuple[float, float, float, float]:
+    """Left, right, bottom, top; from the corner of what is shown."""
+    x_mm, y_mm = figure6.pixel_size.x_um / 1000, figure6.pixel_size.y_um / 1000
+    left, top = (region_l0.x - figure6.view_l0.x) * x_mm, (region_l0.y - figure6.view_l0.y) * y_mm
+    return left, left + region_l0.width * x_mm, top + region_l0.height * y_mm, top
+
+
+def _outline(axes: Any, area_l0: BaseGeometry, figure6: Figure6, colour: str) -> None:
+    scale = np.array([figure6.pixel_size.x_um, figure6.pixel_size.y_um]) / 1000
+    corner = np.array([figure6.view_l0.x, figure6.view_l0.y])
+    for ring in shapely.get_rings(shapely.get_parts(area_l0)):
+        points_mm = (shapely.get_coordinates(ring) - corner) * scale
+        axes.plot(points_mm[:, 0], points_mm[:, 1], color=colour, linewidth=1.8)

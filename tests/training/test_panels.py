@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from hepamap.errors import OutputNotWritableError, StrideInvalidError
+from hepamap.model_pack import ModelPack, NetworkSpec, write_pack
+from hepamap.training.cohort import CohortSlide
+from hepamap.training.panels import compute_panels, draw_panels, looks
+from tests.packs import manifest_body
+
+from .conftest import toy_pixels, tumour_and_liver, write_slide
+
+
+class Red:
+    """Tumour is red: 1 where a patch, or a pixel, has more red than blue."""
+
+    batch_size = 16
+
+    def __init__(self, *, by_pixel: bool) -> None:
+        self._by_pixel = by_pixel
+
+    def predict(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
+        is_red = (patches[..., 0] > patches[..., 2]).astype(np.float32)
+        return is_red if self._by_pixel else (is_red.mean(axis=(1, 2)) > 0.5).astype(np.float32)
+
+
+class Reds:
+    def predictor(self, pack: ModelPack) -> Any:
+        return Red(by_pixel=pack.manifest.network.kind == "segmentation")
+
+
+def packs(models: Path) -> list[ModelPack]:
+    pixels = {"modes": ("segment",), "default_mode": "segment"}
+    bodies = [
+        manifest_body("five"),
+        manifest_body("ten", patch=128),
+        manifest_body("unet").model_copy(
+            update={"network": NetworkSpec(kind="segmentation", backbone="UNet", head="PIXELS"), **pixels}
+        ),
+        manifest_body("fcn").model_copy(
+            update={"network": NetworkSpec(kind="segmentation", backbone="FCN8s", head="PIXELS"), **pixels}
+        ),
+    ]
+    return [write_pack(models / body.id / "1.0.0", body, {"x/kernel": np.zeros(1)}, "") for body in bodies]
+
+
+@pytest.fixture
+def row(tmp_path: Path) -> CohortSlide:
+    # 0.92 µm/px, so that the 10X model can look at it: the annotations are those of twice the size.
+    write_slide(tmp_path / "slide.tif", toy_pixels(1), 0.92)
+    (tmp_path / "slide.geojson").write_text(json.dumps(tumour_and_liver()), encoding="utf-8")
+    return CohortSlide(tmp_path / "slide.tif", tmp_path / "slide.geojson", "patient", "test")
+
+
+def test_six_panels_with_what_each_found(row: CohortSlide, tmp_path: Path) -> None:
+    figure = compute_panels(row, looks(*packs(tmp_path / "models")), Reds())
+    titles = ["What was drawn", "5X, no overlap", "5X, overlap", "10X, overlap", "U-Net, 5X", "FCN, 5X"]
+    assert [panel.title for panel in figure.panels] == titles
+    strides = [panel.map.lattice.grid.stride_m for panel in figure.panels[1:] if panel.map is not None]
+    assert strides == [64, 16, 32, 16, 16]
+    # Columns 0 to 320 of 768 are tumour; a cell of 16 px at 1.84 µm is 32 px wide, one of 64 px 128.
+    for panel, cell_l0 in zip(figure.panels[1:], (128, 32, 32, 32, 32), strict=True):
+        assert panel.iou is not None
+        assert panel.iou > 1 - 1.5 * cell_l0 / 320  # half a cell is lost at the slide's edges too
+    draw_panels(figure, tmp_path / "figure.png")
+    picture = cv2.imread(str(tmp_path / "figure.png"))
+    assert picture is not None
+    height, width = picture.shape[:2]
+    assert width > 2000
+    assert height > 1500
+    green = np.abs(picture.astype(int) - (0, 192, 0)).max(axis=-1) < 12  # the outline of the tumour, in every panel
+    for rows in np.array_split(np.arange(height), 2):
+        for columns in np.array_split(np.arange(round(0.93 * width)), 3):
+            assert green[np.ix_(rows, columns)].any()
+
+
+def test_what_cannot_be_done_is_said(row: CohortSlide, tmp_path: Path) -> None:
+    five, ten, unet, fcn = packs(tmp_path / "models")
+    body = manifest_body("no-whole-step").model_copy(update={"strides": (8, 16), "default_stride": 16})
+    short = write_pack(tmp_path / "models" / "short" / "1.0.0", body, {"x/kernel": np.zeros(1)}, "")
+    with pytest.raises(StrideInvalidError):
+        looks(short, ten, unet, fcn)
+    figure = compute_panels(row, looks(five, ten, unet, fcn)[:1], Reds())
+    with pytest.raises(OutputNotWritableError):
+        draw_panels(figure, tmp_path / "missing" / "figure.png")
