@@ -20,7 +20,7 @@ from hepamap.slide import Slide
 router = APIRouter(prefix="/slides", tags=["slides"])
 
 
-@router.post("/resolve", responses=problems(s422="The request is not valid."))
+@router.post("/resolve", responses=problems(s400="The body cannot be read as text.", s422="The request is not valid."))
 def resolve_slide(wanted: ResolveRequest, services: ServicesOf) -> ResolvedAnswer:
     """Say whether the server sees a slide under a client's path, and whether it is the client's slide; always 200."""
     try:

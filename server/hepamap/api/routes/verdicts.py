@@ -50,6 +50,7 @@ _BODY: dict[str, Any] = {
 @router.put(
     "/analyses/{analysis_id}/threshold",
     responses=problems(
+        s400="The body cannot be read as text.",
         s404="There is no analysis of that id.",
         s409="It has no result (yet).",
         s422="The threshold is not a probability, or the request is not valid.",
@@ -134,7 +135,9 @@ def list_verdicts(
     )
 
 
-@router.get("/verdicts/{verdict_id}", responses=problems(s404="There is no verdict of that id."))
+@router.get(
+    "/verdicts/{verdict_id}", responses=problems(s404="There is no verdict of that id.", s422="A parameter is not valid.")
+)
 def get_verdict(
     verdict_id: Annotated[str, Path(description="Id of the verdict.", examples=["0c7a4f6e-3f39-4c88-a9a1-7b8c5b0f4f10"])],
     services: ServicesOf,
