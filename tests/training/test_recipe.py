@@ -21,7 +21,7 @@ def edited(tmp_path: Path, old: str, new: str) -> Path:
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: str(path.stem))
 def test_shipped_recipes_are_valid_and_explain_themselves(path: Path) -> None:
     recipe = read_recipe(path)
-    assert recipe.pack.id == path.stem
+    assert recipe.pack.id == path.stem.removesuffix("-start")
     assert recipe.network.patch * recipe.network.mpp == pytest.approx(117.76)
     assert recipe.pack.default_stride * recipe.network.mpp == pytest.approx(29.44)
     header = path.read_text(encoding="utf-8").split("[pack]")[0]
@@ -36,8 +36,8 @@ def test_shipped_recipes_are_valid_and_explain_themselves(path: Path) -> None:
         ("[augmentation]", "[augmentation]\nzoom = 2", r"augmentation\.zoom: Extra"),
         ("weight = 1.0", "wieght = 1.0", r"fields\.wieght: Extra"),
         ("learning_rate = ", "learning_rate = -", r"training\.learning_rate"),
-        ('initialise = "lsuv"', 'initialise = "he"', "must be lsuv"),
-        ('initialise = "lsuv"', 'initialise = "pack:"', "must be lsuv"),
+        ('initialise = "pack:hcc-5x@1.0.0"', 'initialise = "he"', "must be lsuv"),
+        ('initialise = "pack:hcc-5x@1.0.0"', 'initialise = "pack:"', "must be lsuv"),
         ("default_stride = 16", "default_stride = 17", "default_stride must be one of"),
         ("strides = [8,", "strides = [0,", "stride must be at least 1"),
         ("[pack]", "[pack", "cannot be read"),
