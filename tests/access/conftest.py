@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine
 
 from hepamap.jobs.database import open_database
-from tests.postgres import Postgres, running_postgres
+from tests.postgres import Postgres
 
 
 class Clock:
@@ -27,12 +27,6 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    with running_postgres() as postgres:
-        yield postgres
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -107,6 +107,12 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] = WORKER_COM
     )
     install_handlers(app)
     _surround(app, settings)
+    _add_routes(app)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # the way that FastAPI documents
+    return app
+
+
+def _add_routes(app: FastAPI) -> None:
     versioned = APIRouter(prefix=API_PREFIX)
     for router in (
         analyses.router,
@@ -126,8 +132,6 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] = WORKER_COM
     app.include_router(qupath.router, prefix=API_PREFIX, include_in_schema=False)
     app.include_router(health.router)
     app.include_router(metrics.router)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # the way that FastAPI documents
-    return app
 
 
 def _surround(app: FastAPI, settings: Settings) -> None:
