@@ -140,3 +140,12 @@ def test_secrets_are_files(secrets: Secrets) -> None:
     for name in ("missing", "short", "../secrets/default", "", "a" * 65, "default\0"):
         with pytest.raises(CallbackSecretError):
             secrets.get(name)
+
+
+@pytest.mark.parametrize(
+    ("file", "secret"),
+    [(b"s" * 32 + b"\r\n", b"s" * 32), (b" " * 32, b" " * 32), (b"\n" + b"s" * 31 + b"\t", b"\n" + b"s" * 31 + b"\t")],
+)
+def test_a_secret_is_its_file_but_for_a_last_line_break(secrets: Secrets, file: bytes, secret: bytes) -> None:
+    (secrets.folder / "own").write_bytes(file)
+    assert secrets.get("own") == secret

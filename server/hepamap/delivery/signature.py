@@ -33,19 +33,19 @@ class Secrets:
     folder: Path
 
     def get(self, name: str) -> bytes:
-        """A secret, without the white space around it.
+        """A secret: all bytes of its file, without the line break that editors and shells leave at its end.
 
         Raises:
             CallbackSecretError: there is none of that name, or it is too short to be one.
         """
         try:
-            secret = (self.folder / name).read_bytes().strip() if _NAME.fullmatch(name) else b""
+            secret = (self.folder / name).read_bytes().rstrip(b"\r\n") if _NAME.fullmatch(name) else b""
         except OSError:
             secret = b""
         if len(secret) < _MIN_BYTES:
             raise CallbackSecretError(
-                f"This server has no secret {name!r} to sign callbacks with.",
-                cure=f"Ask the operator to put one of {_MIN_BYTES} bytes or more into the folder HEPAMAP_CALLBACK_SECRETS_DIR, "
-                "as a file of that name.",
+                f"This server has no secret {name!r} to sign callbacks with, or it is too short.",
+                cure=f"Ask the operator to put one of {_MIN_BYTES} bytes or more into the folder HEPAMAP_CALLBACK_SECRETS, "
+                "as a file of that name: openssl rand -hex 32",
             )
         return secret

@@ -155,10 +155,17 @@ class Played {
          dialogs: desk.dialogs, notices: desk.notices, questions: desk.questions, messages: desk.messages, shares: desk.shares,
          errors: desk.errors, windows_opened: desk.windowsOpened, windows_closed: desk.windowsClosed, printed: printed.toString(),
          thrown: thrown, busy_on_return: busyOnReturn, notes: notes, overlay: gui == null ? null : Cases.describedOverlay(gui.getViewer(), null),
-         items: gui?.items?.keySet() ?: [], threads: threads()]
+         items: gui?.items?.keySet() ?: [], threads: threadsThatStay()]
     }
 
     static int threads() { Thread.getAllStackTraces().keySet().findAll { it.name == 'hepamap' && it.isAlive() }.size() }
+
+    /** Of the client; the last line of a thread may come a moment after what a person sees of its work. */
+    static int threadsThatStay() {
+        long giveUp = System.currentTimeMillis() + 2_000
+        while (threads() > 0 && System.currentTimeMillis() < giveUp) Thread.sleep(5)
+        threads()
+    }
 
     /** Each image of a batch in turn, in one thread, each with a script of its own. */
     private void batch() {
