@@ -1,12 +1,11 @@
-"""How good a model is on annotated slides, measured through the pipeline that serves."""
+"""A map beside the truth of its slide: overlap, hit rates, displacement."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -15,10 +14,9 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 from sklearn.metrics import roc_auc_score
 
-from hepamap.detection import DetectionRequest, Detector, detect
-from hepamap.pipeline import Progress, ignore_progress, regions_of
+from hepamap.pipeline import regions_of
 from hepamap.probability_map import ProbabilityMap
-from hepamap.results import StoredResult, open_result
+from hepamap.results import StoredResult
 from hepamap.slide import Slide
 from hepamap.training.agreement import Shift, best_shift, intersection_over_union
 from hepamap.training.annotations import read_annotations
@@ -28,7 +26,7 @@ from hepamap.training.cohort import CohortSlide
 from hepamap.training.errors import AnnotationInvalidError
 from hepamap.training.evaluation.truth import patch_labels
 
-__all__ = ["Judged", "SlideScore", "compare", "evaluate", "judge_areas", "judge_map", "markdown_table", "patch_labels"]
+__all__ = ["Judged", "SlideScore", "compare", "judge_areas", "judge_map", "markdown_table", "patch_labels"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,37 +47,6 @@ class SlideScore:
     tumour_true_mm2: float
     tumour_found_mm2: float
     seconds: float
-
-
-def evaluate(
-    slides: Iterable[CohortSlide],
-    models: Sequence[str],
-    detector: Detector,
-    *,
-    stride_m: int | None = None,
-    mode: str | None = None,
-    classes: ClassMap = DEFAULT_CLASSES,
-    progress: Callable[[Progress], None] = ignore_progress,
-) -> Iterable[SlideScore]:
-    """Score models on annotated slides, one after the other.
-
-    Args:
-        slides: rows of a cohort's table.
-        models: packs, by id or id@version.
-        detector: the loaded models.
-        stride_m: stride, model px; None: as each model says.
-        mode: `patch` or `dense`; None: as each model says.
-        classes: what the class names of the annotations mean.
-        progress: told how far the current slide is.
-    """
-    for row in slides:
-        for model in models:
-            with TemporaryDirectory() as folder:
-                request = DetectionRequest(row.slide, model, stride_m=stride_m, mode=mode, mpp_override_um=row.mpp_override_um)
-                summary = detect(request, Path(folder) / "result", detector, progress=progress)
-                stored = open_result(Path(folder) / "result")
-            parameters, seconds = summary.result["parameters"], summary.result["seconds"]["total"]
-            yield judge_map(row, model, stored.map, parameters, seconds, classes).score
 
 
 @dataclass(frozen=True, slots=True)
