@@ -82,30 +82,38 @@ def chaos(
     fleet = Fleet(settings, workers, job_seconds)
     asking = threading.Thread(target=lambda: [fleet.ask(number) for number in range(jobs)])
     asking.start()
-    killed: Counter[str] = Counter()
     # Spread over the time that the jobs would take undisturbed: processes need some time to start anew.
     pause_s = max(0.5, jobs * job_seconds / workers / max(1, kills))
+    assert postgres is not None or not database_kills
     victims = [False] * kills + [True] * database_kills
     rng.shuffle(victims)
+    killed: Counter[str] = Counter()
     for is_database in victims:
         time.sleep(rng.uniform(0.2, 1.8) * pause_s)
         fleet.revive()
-        if is_database:
-            assert postgres is not None
-            postgres.kill()
-            killed["postgresql"] += 1
-            time.sleep(rng.uniform(0.1, 3.0))
-            postgres.start()
-        else:
-            number = rng.randrange(workers + 1)
-            fleet.kill(number)
-            killed["worker" if number else "server"] += 1
+        killed[_kill(fleet, workers, postgres if is_database else None, rng)] += 1
     while asking.is_alive():
         fleet.revive()
         asking.join(0.5)
     while any(analysis["finished_at"] is None for analysis in fleet.analyses()):
         fleet.revive()
         time.sleep(0.2)
+    return _counted(fleet, settings, jobs, dict(killed))
+
+
+def _kill(fleet: Fleet, workers: int, postgres: Postgres | None, rng: random.Random) -> str:
+    """Kill PostgreSQL, which is started again, or else one of the others; says which kind it was."""
+    if postgres is not None:
+        postgres.kill()
+        time.sleep(rng.uniform(0.1, 3.0))
+        postgres.start()
+        return "postgresql"
+    number = rng.randrange(workers + 1)
+    fleet.kill(number)
+    return "worker" if number else "server"
+
+
+def _counted(fleet: Fleet, settings: Settings, jobs: int, killed: dict[str, int]) -> Counts:
     analyses = fleet.analyses()
     exits = fleet.stop()
     with closing(JobStore.open(settings.database)) as store:
@@ -118,7 +126,7 @@ def chaos(
             right=sum(_is_right(analysis, store, settings) for analysis in analyses),
             ends_stored=ends,
             starts=len((settings.data_dir / "starts.log").read_text().splitlines()),
-            kills=dict(killed),
+            kills=killed,
             seconds=round(_span(analyses), 1),
             exits=tuple(exits),
         )

@@ -68,8 +68,10 @@ def fit(
         _cut_log(run_dir / LOG_NAME, before.epochs)
     schedule = callbacks.schedule_callbacks(recipe.schedule, options.learning_rate, keeper, accuracy_of(recipe))
     saver = SaveCheckpoint(run_dir / CHECKPOINT_NAME, work, schedule, keeper, best, before)
-    log = keras.callbacks.CSVLogger(str(run_dir / LOG_NAME), append=before is not None)
     if before is None or not before.stopped:
+        log = keras.callbacks.CSVLogger(str(run_dir / LOG_NAME), append=before is not None)
+        board = [keras.callbacks.TensorBoard(str(run_dir / TENSORBOARD_NAME))] if tensorboard else []
+        report = callbacks.Report(options.epochs, len(batches), keeper, accuracy_of(recipe), progress)
         _fit_and_close(
             log,
             model,
@@ -80,17 +82,9 @@ def fit(
             shuffle=False,  # the batches are random already; keras would only spoil their seed
             verbose=0,
             callbacks=[
-                callbacks.TellEpoch(batches),
-                *schedule,
-                callbacks.StopOnNaN(network),
-                best,
-                log,
-                *([keras.callbacks.TensorBoard(str(run_dir / TENSORBOARD_NAME))] if tensorboard else []),
-                callbacks.Report(options.epochs, len(batches), keeper, accuracy_of(recipe), progress),
-                keeper,
-                saver,
+                callbacks.TellEpoch(batches), *schedule, callbacks.StopOnNaN(network), best, log, *board, report, keeper, saver
             ],
-        )
+        )  # fmt: skip
     assert saver.progress is not None  # at least one epoch is asked for
     return best.weights, _history(saver.progress, options.epochs)
 

@@ -86,15 +86,7 @@ def train(
     recipe = read_recipe(recipe_path)
     pack_dir = models_dir / recipe.pack.id / recipe.pack.version
     datasets = [open_dataset(folder) for folder in dataset_dirs]
-    splits, fields = combine(datasets, recipe.network.mpp, recipe.network.patch), combine_fields(datasets)
-    _check_splits(splits)
-    if recipe.fields is not None:
-        _check_fields(fields)
-    if recipe.segmentation is not None and not splits["train"].masks:
-        raise DatasetEmptyError(
-            "The recipe trains on masks, but not all data sets have them.",
-            cure="Build the data set with `hepamap dataset build … --masks`.",
-        )
+    splits, fields = _data(recipe, datasets)
     _prepare(run_dir, pack_dir, overwrite=overwrite, resume=resume)
     shutil.copyfile(recipe_path, run_dir / RECIPE_NAME)
 
@@ -112,6 +104,20 @@ def train(
     text = json.dumps({"pack": pack.name, "history": history, "metrics": metrics}, indent=2) + "\n"
     (run_dir / METRICS_NAME).write_text(text, encoding="utf-8")
     return TrainResult(pack, run_dir, metrics, history)
+
+
+def _data(recipe: Recipe, datasets: Sequence[Dataset]) -> tuple[dict[str, PatchSet], dict[str, FieldSet]]:
+    """Patches and fields by split, with all that the recipe needs."""
+    splits, fields = combine(datasets, recipe.network.mpp, recipe.network.patch), combine_fields(datasets)
+    _check_splits(splits)
+    if recipe.fields is not None:
+        _check_fields(fields)
+    if recipe.segmentation is not None and not splits["train"].masks:
+        raise DatasetEmptyError(
+            "The recipe trains on masks, but not all data sets have them.",
+            cure="Build the data set with `hepamap dataset build … --masks`.",
+        )
+    return splits, fields
 
 
 def _check_splits(splits: dict[str, PatchSet]) -> None:

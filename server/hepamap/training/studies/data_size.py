@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hepamap.errors import ParameterError
-from hepamap.training.studies.folder import require_room, study_folder
-from hepamap.training.studies.loop import Run, StudyProgress, drawn, open_table, run_missing, study_data, work_of
-from hepamap.training.studies.plan import Configuration, DataSizeStudy, read_study, recipe_of
+from hepamap.training.studies.folder import require_room
+from hepamap.training.studies.loop import Run, StudyProgress, do_runs, drawn, study_data, work_of
+from hepamap.training.studies.plan import Configuration, DataSizeStudy, SizesSection, read_study, recipe_of
 from hepamap.training.studies.report import write_size_report
 
 
@@ -44,12 +44,7 @@ def study_data_size(
     """
     study = read_study(study_path, DataSizeStudy)
     section = study.sizes
-    for size in sizes or ():
-        if size not in section.patches:
-            raise ParameterError(
-                f"The study has no size of {size} patches.", cure=f"Use some of {', '.join(map(str, section.patches))}."
-            )
-    chosen = [size for size in section.patches if not sizes or size in sizes]
+    chosen = _chosen(section.patches, sizes)
     asked = {"train": max(chosen), "val": study.data.validation, "test": study.data.test}
     datasets, splits = study_data(study, dataset_dirs, asked)
     seed = study.training.seed
@@ -65,16 +60,29 @@ def study_data_size(
         for repeat in range(repeats or section.repeats)
         for size in chosen
     ]
-    network = {
+    do_runs(
+        out,
+        ("patches", "repeat"),
+        runs,
+        {**work_of(study, datasets), **_network(section)},
+        models_dir,
+        report=lambda rows: write_size_report(out, rows, f"{section.backbone} + {section.head}"),
+        retry_failed=retry_failed,
+        tell=tell,
+    )
+
+
+def _chosen(offered: Sequence[int], wanted: Sequence[int] | None) -> list[int]:
+    for size in wanted or ():
+        if size not in offered:
+            raise ParameterError(f"The study has no size of {size} patches.", cure=f"Use some of {', '.join(map(str, offered))}.")
+    return [size for size in offered if not wanted or size in wanted]
+
+
+def _network(section: SizesSection) -> dict[str, str | int]:
+    return {
         "backbone": section.backbone,
         "head": section.head,
         "batch size": section.batch_size,
         "optimiser": section.optimiser,
     }
-    work = {**work_of(study, datasets), **network}
-    with study_folder(out, work):
-        table = open_table(out, ("patches", "repeat"))
-        try:
-            run_missing(out, table, runs, work, models_dir, retry_failed=retry_failed, tell=tell)
-        finally:
-            write_size_report(out, table.rows, f"{section.backbone} + {section.head}")

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import cast
 
 from hepamap.errors import ParameterError
-from hepamap.training.studies.folder import require_room, study_folder
-from hepamap.training.studies.loop import Run, StudyProgress, drawn, open_table, run_missing, study_data, work_of
+from hepamap.training.studies.folder import require_room
+from hepamap.training.studies.loop import Run, StudyProgress, do_runs, drawn, study_data, work_of
 from hepamap.training.studies.plan import Configuration, FactorStudy, Optimiser, read_study, recipe_of
 from hepamap.training.studies.report import write_factor_report
 
@@ -68,13 +68,16 @@ def study_factors(
         for repeat in range(repeats)
         for factors in itertools.product(*chosen.values())
     ]
-    work = work_of(study, datasets)
-    with study_folder(out, work):
-        table = open_table(out, (*FACTORS, "repeat"))
-        try:
-            run_missing(out, table, runs, work, models_dir, retry_failed=retry_failed, tell=tell)
-        finally:
-            write_factor_report(out, table.rows, factor_order(study), FACTORS)
+    do_runs(
+        out,
+        (*FACTORS, "repeat"),
+        runs,
+        work_of(study, datasets),
+        models_dir,
+        report=lambda rows: write_factor_report(out, rows, factor_order(study), FACTORS),
+        retry_failed=retry_failed,
+        tell=tell,
+    )
 
 
 def chosen_factors(study: FactorStudy, selection: Selection) -> dict[str, Sequence[str | int]]:

@@ -18,7 +18,7 @@ from hepamap.training.dataset import Dataset, PatchSet, combine, open_dataset
 from hepamap.training.errors import PatchesTooFewError, ResumeImpossibleError
 from hepamap.training.recipe import Recipe
 from hepamap.training.run_files import LOG_NAME
-from hepamap.training.studies.folder import RUN_FOLDER, RUNS_NAME
+from hepamap.training.studies.folder import RUN_FOLDER, RUNS_NAME, study_folder
 from hepamap.training.studies.plan import Study
 from hepamap.training.studies.table import FAILED, OK, Key, Row, RunTable
 
@@ -103,20 +103,44 @@ def work_of(study: Study, datasets: Sequence[Dataset]) -> dict[str, Any]:
     }
 
 
-def run_missing(
-    out: Path, table: RunTable, runs: Sequence[Run], work: dict[str, Any], models_dir: Path, *, retry_failed: bool, tell: Tell
+def do_runs(
+    out: Path,
+    factors: Sequence[str],
+    runs: Sequence[Run],
+    work: dict[str, Any],
+    models_dir: Path,
+    *,
+    report: Callable[[Sequence[Row]], None],
+    retry_failed: bool,
+    tell: Tell,
 ) -> None:
-    """Do the runs that are not in the table; each becomes a row as soon as it is finished.
+    """Do the runs of a study that are missing in its folder, then report on all that are there; also when it is stopped.
 
     Args:
-        out: folder of the study, held by this process.
-        table: its runs.
+        out: folder of the study.
+        factors: columns of its table that tell runs apart.
         runs: all that are wanted.
         work: see `work_of`.
         models_dir: where packs are.
+        report: writes tables and pictures of the rows of the table.
         retry_failed: do failed runs again.
         tell: told after every step.
+
+    Raises:
+        StudyBusyError, ResumeImpossibleError, OutputError: the folder does not serve.
     """
+    with study_folder(out, work):
+        table = _open_table(out, factors)
+        try:
+            _run_missing(out, table, runs, work, models_dir, retry_failed=retry_failed, tell=tell)
+        finally:
+            report(table.rows)
+
+
+def _run_missing(
+    out: Path, table: RunTable, runs: Sequence[Run], work: dict[str, Any], models_dir: Path, *, retry_failed: bool, tell: Tell
+) -> None:
+    """Each run becomes a row as soon as it is finished."""
     if not retry_failed:
         missing = [run for run in runs if table.get(run.key) is None]
     else:
@@ -148,7 +172,7 @@ def run_missing(
         tell(StudyProgress(done, total, name, 0.0, row))
 
 
-def open_table(out: Path, factors: Sequence[str]) -> RunTable:
+def _open_table(out: Path, factors: Sequence[str]) -> RunTable:
     """The table of a study's trainings; states that finished runs have left are removed."""
     table = RunTable(out / RUNS_NAME, factors, SCORES)
     for row in table.rows:
