@@ -1,27 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
 
 from hepamap.jobs.database import open_database
+from tests.clock import Clock
 from tests.postgres import Postgres
-
-
-class Clock:
-    """A clock that stands still until it is told to go on."""
-
-    def __init__(self) -> None:
-        self.now = datetime(2026, 1, 1, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def advance(self, **how_long: float) -> None:
-        self.now += timedelta(**how_long)
 
 
 @pytest.fixture

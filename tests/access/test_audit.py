@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 
 from hepamap.access.audit import BEGINNING, AuditEvent, AuditHead, AuditTrail, entry_hash
 from hepamap.access.errors import AuditBrokenError
-from tests.access.conftest import Clock
+from tests.clock import Clock
 
 EVENT = AuditEvent("key:1", "get_contours", 200, object="a1", slide="f1", request_id="r1")
 

@@ -8,7 +8,7 @@ from sqlalchemy import Engine, MetaData, select
 from hepamap.access.errors import CredentialsInvalidError, KeyExpiredError, KeyInvalidError, KeyNotFoundError
 from hepamap.access.keys import KeyStore
 from hepamap.access.scopes import Scope
-from tests.access.conftest import Clock
+from tests.clock import Clock
 
 YEAR = timedelta(days=365)
 READ = frozenset({Scope.READ})

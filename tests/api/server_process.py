@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 import httpx
 
 from hepamap.settings import Settings
+from tests.ports import free_port
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +22,6 @@ class ServerProcess:
     url: str
     port: int
     pid: int
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

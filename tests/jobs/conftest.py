@@ -1,32 +1,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from hepamap.jobs.store import JobStore
+from tests.clock import Clock
 from tests.postgres import Postgres
-
-
-class Clock:
-    """A clock that goes on by a millisecond at every look, and further when told."""
-
-    def __init__(self) -> None:
-        self.now = datetime(2026, 1, 1, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        self.now += timedelta(milliseconds=1)
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += timedelta(seconds=seconds)
 
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(timedelta(milliseconds=1))
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -11,7 +11,7 @@ import pytest
 from hepamap.jobs.job import JobProgress, WorkerSeen
 from hepamap.jobs.states import JobState
 from hepamap.jobs.store import JobStore
-from tests.jobs.conftest import Clock
+from tests.clock import Clock
 from tests.jobs.questions import FAILURE, RESULT, add, claimed, now, work_now
 
 

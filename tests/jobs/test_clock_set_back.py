@@ -12,8 +12,8 @@ from hepamap.delivery.outbox import Attempt, DeliveryState, Outbox
 from hepamap.jobs.job import WorkerSeen
 from hepamap.jobs.states import JobState
 from hepamap.jobs.store import JobStore
+from tests.clock import Clock
 from tests.delivery.conftest import put
-from tests.jobs.conftest import Clock
 from tests.jobs.questions import RESULT, add, claimed, now, work_now
 
 HOURS = 2 * 3600.0

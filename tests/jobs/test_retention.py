@@ -12,7 +12,7 @@ from hepamap.jobs.job import Job, JobResult
 from hepamap.jobs.retention import Keeping, Removed, collect_garbage
 from hepamap.jobs.states import JobState
 from hepamap.jobs.store import JobStore
-from tests.jobs.conftest import Clock
+from tests.clock import Clock
 from tests.jobs.questions import FAILURE, add, claimed, now
 
 DAY_S = 24 * 3600.0

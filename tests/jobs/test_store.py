@@ -15,7 +15,7 @@ from hepamap.jobs.errors import IdempotencyKeyReusedError, JobStoreError
 from hepamap.jobs.job import Idempotency, Job, JobProgress, Leftovers, Submission
 from hepamap.jobs.states import JobState
 from hepamap.jobs.store import JobStore
-from tests.jobs.conftest import Clock
+from tests.clock import Clock
 from tests.jobs.questions import FAILURE, RESULT, add, claimed, now, question, work_now
 from tests.postgres import Postgres
 

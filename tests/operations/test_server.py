@@ -19,6 +19,7 @@ from hepamap.model_pack import write_pack
 from hepamap.settings import Settings
 from tests.conftest import write_tiff_slide
 from tests.packs import manifest_body
+from tests.ports import free_port
 from tests.worker.conftest import Server, wait_for
 
 SERVE = [sys.executable, "-m", "hepamap", "serve"]
@@ -28,15 +29,12 @@ SERVE = [sys.executable, "-m", "hepamap", "serve"]
 def settings(tmp_path: Path) -> Settings:
     (tmp_path / "slides").mkdir()
     write_pack(tmp_path / "models/tiny-5x/1.0.0", manifest_body(), {"layer/kernel": np.zeros(1)}, "# For tests\n")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     return Settings(
         data_dir=tmp_path / "data",
         models_dir=tmp_path / "models",
         default_model="tiny-5x",
         slide_roots=(tmp_path / "slides",),
-        port=port,
+        port=free_port(),
         min_free_bytes=0,
         embedded_worker=False,
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.server
 import json
 import re
-import socket
 import stat
 import threading
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from hepamap.jobs.store import JobStore
 from hepamap.model_pack import write_pack
 from hepamap.settings import Settings
 from tests.packs import manifest_body
+from tests.ports import free_port
 from tests.qupath.conftest import Person, the_dialog
 from tests.qupath.fake_server import Answer
 from tests.qupath.live import Server, listening
@@ -76,9 +76,7 @@ def test_no_worker(person: Person, guide: str, made: Callable[..., tuple[str, Ke
 
 
 def test_nobody_answers(person: Person, guide: str) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        person.settings["server"] = f"127.0.0.1:{free.getsockname()[1]}"
+    person.settings["server"] = f"127.0.0.1:{free_port()}"
     assert report(person, guide).startswith("✗ No server answers at http://127.0.0.1:")
 
 

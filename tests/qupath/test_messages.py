@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from tests.ports import free_port
 from tests.qupath.conftest import SLIDE_URI, Person, the_dialog
 from tests.qupath.fake_server import ANALYSIS_ID, Answer, analysis, collection, feature, problem
 from tests.qupath.quasi_qupath import client_script
@@ -61,9 +61,7 @@ def contours(*features: dict[str, Any]) -> Trouble:
 
 
 def closed_port(person: Person) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address(f"127.0.0.1:{free.getsockname()[1]}")(person)
+    address(f"127.0.0.1:{free_port()}")(person)
 
 
 def secure(person: Person) -> None:

@@ -1,30 +1,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
 
 from hepamap.jobs.database import open_database
+from tests.clock import Clock
 from tests.postgres import Postgres
-
-
-class Clock:
-    """A clock that goes on by a second at every look."""
-
-    def __init__(self) -> None:
-        self.now = datetime(2026, 1, 1, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        self.now += timedelta(seconds=1)
-        return self.now
 
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(timedelta(seconds=1))
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -14,7 +14,7 @@ from hepamap.jobs.job import Idempotency, Question
 from hepamap.jobs.store import JobStore
 from hepamap.verdicts.store import VerdictStore
 from hepamap.verdicts.thresholds import ThresholdStore
-from tests.verdicts.conftest import Clock
+from tests.clock import Clock
 from tests.verdicts.opinions import MODEL, SLIDE, box, opinion, say
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from hepamap.model_pack import write_pack
 from hepamap.settings import Settings
 from tests.conftest import write_tiff_slide
 from tests.packs import manifest_body
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 _SERVER = [sys.executable, "-m", "hepamap", "serve"]
@@ -29,15 +29,12 @@ def fleet_settings(folder: Path, database_url: str) -> Settings:
     (folder / "slides").mkdir()
     write_pack(folder / "models/tiny-5x/1.0.0", manifest_body(), {"layer/kernel": np.zeros(1)}, "# For tests\n")
     write_tiff_slide(folder / "slides/slide.tif", np.full((600, 800, 3), 200, np.uint8), 0.46)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     return Settings(
         data_dir=folder / "data",
         models_dir=folder / "models",
         default_model="tiny-5x",
         slide_roots=(folder / "slides",),
-        port=port,
+        port=free_port(),
         min_free_bytes=0,
         embedded_worker=False,
         database_url=database_url,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import socket
 import sys
 import tempfile
 import threading
@@ -22,6 +21,7 @@ import numpy as np
 from hepamap.settings import Settings
 from tests.conftest import write_tiff_slide
 from tests.packs import write_network_pack
+from tests.ports import free_port
 from tests.worker.conftest import Server, wait_for
 
 _POLL_EVERY_S = 1.0
@@ -33,15 +33,12 @@ def _site(folder: Path) -> tuple[Settings, Path]:
     write_network_pack(folder / "models", "tiny-5x")
     noise = np.random.default_rng(3).integers(90, 190, (6000, 8000, 3), dtype=np.uint8)
     slide = write_tiff_slide(folder / "slides" / "slide.tif", noise, 0.46)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     settings = Settings(
         data_dir=folder / "data",
         models_dir=folder / "models",
         default_model="tiny-5x",
         slide_roots=(folder / "slides",),
-        port=port,
+        port=free_port(),
         min_free_bytes=0,
     )
     return settings, slide
