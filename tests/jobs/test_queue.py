@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from hepamap.errors import CancelledError
+from hepamap.jobs import queue
 from hepamap.jobs.job import Computation, JobResult
 from hepamap.jobs.queue import Polling, Procrastinate, source_of
 from hepamap.jobs.runner import JobContext, JobHandler, JobRunner, RunnerLimits
@@ -22,7 +23,7 @@ from tests.postgres import Postgres
 
 STALE_S = 1.0
 LIMITS = RunnerLimits(beat_s=0.1, stale_s=STALE_S, attempts_max=3)
-PATIENCE_S = 30.0  # nothing is timed here; the longest way is a look around every five seconds, and one after that
+PATIENCE_S = 30.0  # nothing is timed here; the longest way is two looks around, of which there is one every five seconds
 
 
 @pytest.fixture
@@ -111,6 +112,29 @@ def test_what_a_dead_worker_left_is_taken_over_and_cleared(store: JobStore) -> N
     with working(store, at_once):
         wait_for(lambda: now(store, job).state is JobState.SUCCEEDED, PATIENCE_S)
         wait_for(lambda: entries(store, "doing") == 0, PATIENCE_S)
+
+
+def test_idle_and_busy_workers_look_around_without_a_trace(
+    postgres: Postgres, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "_LOOK_AROUND_S", 0.1)
+    begun, told = threading.Event(), threading.Event()
+
+    def patient(work: Computation, context: JobContext) -> JobResult:
+        begun.set()
+        assert told.wait(PATIENCE_S)
+        return JobResult("ok", (), work.id)
+
+    log = postgres.folder / "log"
+    before = len(log.read_text(encoding="utf-8"))
+    job = add(store)
+    with working(store, patient, patient):
+        assert begun.wait(PATIENCE_S)
+        time.sleep(1.5)  # for many looks
+        assert [entries(store, status) for status in ("todo", "doing")] == [0, 1]
+        told.set()
+        wait_for(lambda: now(store, job).finished, PATIENCE_S)
+    assert "ERROR" not in log.read_text(encoding="utf-8")[before:]
 
 
 def test_a_worker_that_stops_hands_its_computation_to_the_next(store: JobStore) -> None:

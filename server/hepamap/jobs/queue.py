@@ -27,6 +27,7 @@ _log = structlog.stdlib.get_logger(__name__)
 QUEUE = "hepamap"
 _TASK = "hepamap.work"
 _RETRY_S = 1.0
+_LOOK_AROUND_S = 5.0
 
 
 class WorkSource(Protocol):
@@ -51,7 +52,7 @@ class Polling:
 
 @dataclass(frozen=True, slots=True)
 class Procrastinate:
-    """Is woken by procrastinate, within milliseconds of a new entry; every few seconds somebody looks without being woken."""
+    """Is woken by procrastinate, within milliseconds of a new entry; every few seconds who is idle looks without being woken."""
 
     url: URL
     stale_s: float
@@ -75,15 +76,21 @@ class Procrastinate:
 
         app = App(connector=PsycopgConnector(conninfo=_conninfo(self.url), min_size=1, max_size=3, timeout=10.0))
 
-        # Every five seconds one entry for all workers together: whoever is idle takes over what a dead worker left.
-        @app.periodic(cron="* * * * * */5")
-        @app.task(name=_TASK, queue=QUEUE, queueing_lock="look-around")
-        async def look(timestamp: int = 0) -> None:
-            for entry in await app.job_manager.get_stalled_jobs(queue=QUEUE, seconds_since_heartbeat=self.stale_s):
-                # Another worker may have removed it just now.
-                with contextlib.suppress(ConnectorException):
-                    await app.job_manager.finish_job(entry, Status.FAILED, delete_job=True)
-            await asyncio.to_thread(work)
+        busy = asyncio.Lock()
+
+        @app.task(name=_TASK, queue=QUEUE)
+        async def woken() -> None:
+            async with busy:
+                await asyncio.to_thread(work)
+
+        async def look_around() -> None:
+            """Whoever is idle takes over what a dead worker left; also the entries that woke it."""
+            async with busy:
+                for entry in await app.job_manager.get_stalled_jobs(queue=QUEUE, seconds_since_heartbeat=self.stale_s):
+                    # Another worker may have removed it just now.
+                    with contextlib.suppress(ConnectorException):
+                        await app.job_manager.finish_job(entry, Status.FAILED, delete_job=True)
+                await asyncio.to_thread(work)
 
         async with app.open_async():
             worker = asyncio.create_task(
@@ -96,8 +103,12 @@ class Procrastinate:
                     stalled_worker_timeout=self.stale_s,
                 )
             )
+            looked = time.monotonic()
             while not stopping() and not worker.done():
                 await asyncio.sleep(0.1)
+                if time.monotonic() - looked >= _LOOK_AROUND_S and not busy.locked():
+                    await look_around()
+                    looked = time.monotonic()
             worker.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await worker
