@@ -79,7 +79,7 @@ class TrainingSection(_Strict):
     """What is the same in all trainings."""
 
     dropout: float = Field(default=1.0, ge=0, le=1, description="Factor of the networks' own dropout rates while they train.")
-    precision: Literal["float32", "mixed_bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "mixed_bfloat16"] = "float32"
     seed: int = Field(default=0, ge=0, description="Of the first repeat; the next ones count on.")
     sgd: OptimiserSection
     adam: OptimiserSection
