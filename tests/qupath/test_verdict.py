@@ -10,7 +10,7 @@ import pytest
 from hepamap.training.annotations import read_annotations
 from hepamap.training.cohort import read_cohort
 from tests.qupath.conftest import Person
-from tests.qupath.fake_server import Answer
+from tests.qupath.fake_server import ANALYSIS_ID, Answer
 from tests.qupath.live import LEFT, SIDE, TOP, Server, bounds, read_json
 from tests.qupath.test_messages import require_in_guide
 
@@ -77,6 +77,32 @@ def test_the_second_run_leaves_copies_alone(person: Person) -> None:
     steps = [*OPENED, {"press": "Edit"}, {"press": "Close"}, *DETECTED]
     outcome = person.runs_it(steps=steps)
     assert sorted(one["class"] for one in outcome["shown"]["objects"]) == ["Tumor", "Tumor (AI)"]
+
+
+def edited(person: Person, *objects: dict[str, Any]) -> tuple[list[Any], str]:
+    """Classes of what is on the image after *Edit*, and what the window says."""
+    assert person.image is not None
+    ring = [[0.0, 0.0], [90.0, 0.0], [90.0, 90.0], [0.0, 0.0]]
+    ours = {"class": "Tumor (AI)", "locked": True, "polygons": [[ring]]}
+    person.image["objects"] = [{**ours, "metadata": one} for one in objects]
+    person.image["properties"] = {"hepamap.analysis": ANALYSIS_ID, "hepamap.analysis_model": "hcc-10x"}
+    outcome = person.runs_it(steps=[{"item": "Accept, edit, reject…"}, {"press": "Edit"}, {"note": {}}])
+    assert outcome["errors"] == []
+    return [one["class"] for one in outcome["shown"]["objects"]], " ".join(outcome["notes"][0]["labels"])
+
+
+def test_only_contours_of_the_analysis_are_edited(person: Person) -> None:
+    classes, said = edited(person, {"hepamap.model": "hcc-10x@1.0.0"}, {"hepamap.model": "hcc-5x@1.0.0"})
+    assert classes == ["Tumor (AI)", "Tumor (AI)", "Tumor"]
+    assert "1 copies made." in said
+
+
+def test_a_preview_is_not_edited(person: Person, guide: str) -> None:
+    classes, said = edited(person, {"hepamap.model": "hcc-10x@1.0.0", "hepamap.preview": "coarse pass"})
+    assert classes == ["Tumor (AI)"]
+    sentence = "What is on the image is a preview. Wait for the result, or cancel it, then edit."
+    assert sentence in said
+    require_in_guide(sentence, guide)
 
 
 def test_annotations_are_exported_for_training(person: Person, tmp_path: Path) -> None:
