@@ -12,7 +12,7 @@ import pytest
 
 from tests.qupath.fake_server import FakeHepamap
 from tests.qupath.live import real_server, shared_slides, slide
-from tests.qupath.quasi_qupath import QuasiQuPath, why_not
+from tests.qupath.quasi_qupath import QuasiQuPath, require_java
 from tests.qupath.shapes import require_valid, sent_shapes
 
 __all__ = ["real_server", "shared_slides", "slide"]
@@ -84,9 +84,7 @@ def own_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def qupath(live_server: FakeHepamap, own_folder: Path) -> Iterator[QuasiQuPath]:
-    reason = why_not()
-    if reason is not None:
-        pytest.skip(reason)
+    require_java()
     process = QuasiQuPath({"HEPAMAP_HOME": str(own_folder), "LANG": "C.UTF-8"})
     yield process
     process.close()
