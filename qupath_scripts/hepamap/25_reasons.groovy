@@ -30,10 +30,10 @@ class Reasons {
         throw new Trouble(refusalText(calls.server, status, response.headers().firstValue('Location').orElse('it does not say which')))
     }
 
-    /** What Retry-After asks for, up to five minutes; a date in it is not understood, and nothing is not asked for. */
+    /** What Retry-After asks for, up to a minute; a date in it is not understood, and nothing is not asked for. */
     static long waitMs(HttpResponse response) {
         String given = response.headers().firstValue('Retry-After').orElse('')
-        given ==~ /\d{1,6}/ ? 1000L * Math.min(300, given as int) : 0L
+        given ==~ /\d{1,6}/ ? 1000L * Math.min(60, given as int) : 0L
     }
 
     static String refusalText(String server, int status, String location) {

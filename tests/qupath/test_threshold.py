@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from hepamap.detection import Detector
+from hepamap.jobs.errors import JobStoreError
 from hepamap.verdicts.thresholds import ThresholdStore
 from tests.conftest import WriteSlide
 from tests.qupath.conftest import Person
@@ -127,6 +128,19 @@ def test_closing_the_window_does_not_undo_what_is_being_kept(
     assert [bounds(one) for one in outcome["shown"]["objects"]] == [INNER]
     assert asked(real_server, f"/analyses/{the_analysis(outcome)}")["chosen_threshold"]["threshold"] == 0.8
     assert outcome["shown"]["properties"]["hepamap.threshold"] == "0.8"
+
+
+@pytest.mark.usefixtures("shaded")
+def test_what_could_not_be_kept_is_undone_after_the_window_is_gone(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(self: ThresholdStore, *arguments: Any, **others: Any) -> Any:
+        time.sleep(1)
+        raise JobStoreError("It is away.", cure="Wait.")
+
+    monkeypatch.setattr(ThresholdStore, "choose", fails)
+    steps: list[dict[str, Any]] = [{"set": {"threshold-slider": 0.8}}, {"until": r"\(\d+ ms\)"}, {"press": "Use this threshold"}]
+    outcome = person.runs_it(steps=[*OPENED, *steps, {"hide": True}, {"until": "quiet"}, {"wait": "dialog"}])
+    assert [bounds(one) for one in outcome["shown"]["objects"]] == [OUTER]
+    assert "It is away. Wait." in outcome["dialogs"][-1]["text"]
 
 
 @pytest.mark.usefixtures("shaded")
