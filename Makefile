@@ -15,7 +15,7 @@ EXPERIMENT := build/experiment
 MODELS := --models-dir $(EXPERIMENT)/packs
 STUDIES := models/recipes/studies
 
-.PHONY: help install demo test test-docker bundle chaos soak fuzz contract polling big-upload lint format serve lock \
+.PHONY: help install demo test test-docker bundle chaos soak fuzz contract polling slider big-upload lint format serve lock \
 	evaluate packs experiment bench-peers lock-peers clean
 
 help:  ## Show the targets.
@@ -59,6 +59,9 @@ fuzz: install  ## 2000 slides of each kind with changed bytes; says how they end
 
 polling: install  ## Time GET /health/live while a slide runs and 50 clients poll; fails above 100 ms at p99.
 	$(BIN)/python -m tests.worker.polling
+
+slider: install  ## Time the contours of a resection from the threshold slider to QuPath's hierarchy (a stand-in; Groovy and JavaFX needed).
+	HEPAMAP_TEST_SLIDER_MOVES=20 $(BIN)/python -m pytest -s tests/qupath/test_resection.py
 
 big-upload: install  ## 3 GB to a real server, cut 5 times: whole, and in flat memory. Takes 3 GB below build/.
 	HEPAMAP_TEST_UPLOAD_MB=3072 $(BIN)/python -m pytest --basetemp build/big-upload tests/api/test_upload_process.py -k five_times

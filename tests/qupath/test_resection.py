@@ -1,0 +1,64 @@
+"""Contours of a whole resection follow the slider; `make slider` says how long they take, from the hand to the hierarchy."""
+
+from __future__ import annotations
+
+import os
+import re
+import statistics
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hepamap.benchmark.thresholds import RESECTION, ragged_map
+from hepamap.geometry import Lattice, PixelSize, Region
+from hepamap.pipeline import Analysis, regions_of
+from hepamap.probability_map import ProbabilityMap
+from hepamap.results import Frame, open_result, summary_of, write_result
+from tests.conftest import WriteSlide
+from tests.qupath.conftest import Person
+from tests.qupath.live import MPP, Server
+
+MOVES = int(os.environ.get("HEPAMAP_TEST_SLIDER_MOVES", "2"))
+_AREA_UM2 = 10_000.0
+
+
+def becomes_a_resection(folder: Path) -> ProbabilityMap:
+    """Put a map of 850 × 1700 cells into the place of a result; of 2 × 2 px each, or the slide would have gigabytes."""
+    stored = open_result(folder)
+    frame = Frame("level0", stored.frame.offset_l0)
+    grid = replace(stored.map.lattice.grid, pixel_size=PixelSize(29.44 / 2, 29.44 / 2))
+    lattice = Lattice(grid, 0, 0, RESECTION.width, RESECTION.height)
+    resection = ProbabilityMap(ragged_map(RESECTION).values, lattice, stored.map.provenance)
+    analysis = Analysis(resection, regions_of(resection, 0.5, _AREA_UM2, _AREA_UM2), "ok", [])
+    summary = {**stored.summary, **summary_of(analysis, frame, stored.summary["parameters"])}
+    picture = np.full((8, 8, 3), 255, np.uint8)
+    write_result(folder, analysis, summary, frame, picture, Region(0.0, 0.0, 8.0, 8.0), overwrite=True)
+    return resection
+
+
+def test_contours_of_a_resection_follow_the_slider(
+    person: Person, real_server: Server, write_slide: WriteSlide, tmp_path: Path
+) -> None:
+    tissue = np.full((2 * RESECTION.height + 40, 2 * RESECTION.width + 40, 3), (190, 110, 160), np.uint8)
+    path = write_slide(tissue, MPP).rename(real_server.slides / "resection.tif")
+    person.settings["server"] = real_server.url
+    size = [tissue.shape[1], tissue.shape[0]]
+    person.image = {"name": path.name, "level0": size, "um_per_px": MPP, "uris": [path.as_uri()], "objects": []}
+    detect: list[dict[str, Any]] = [{"item": "Detect tumor"}, {"wait": "dialog"}]
+    person.runs_it(steps=detect)
+    (folder,) = (path for path in (tmp_path / "data" / "results").iterdir() if path.is_dir())
+    resection = becomes_a_resection(folder)
+    thresholds = [round(0.3 + 0.4 * move / MOVES, 3) for move in range(MOVES)]
+    regions = [len(regions_of(resection, threshold, _AREA_UM2, _AREA_UM2)) for threshold in thresholds]
+    moves: list[dict[str, Any]] = []
+    for threshold, count in zip(thresholds, regions, strict=True):
+        moves += [{"set": {"threshold-slider": threshold}}, {"until": rf"^{count} tumor regions.* ms\)"}, {"note": {}}]
+    outcome = person.runs_it(steps=[*detect, {"item": "Adjust threshold…"}, {"until": "Tumor is what has"}, *moves])
+    assert outcome["errors"] == [], outcome["dialogs"]
+    assert [len(note["image"]["objects"]) for note in outcome["notes"]] == regions
+    said = [next(text for text in note["labels"] if " ms)" in text) for note in outcome["notes"]]
+    times = [int(found[1]) for text in said if (found := re.search(r"\((\d+) ms\)", text))]
+    line = f"{said[0].split(',')[0]} and so on: median {statistics.median(times):.0f} ms, longest {max(times)} ms"
+    print(f"\n{RESECTION.width} × {RESECTION.height} cells, {line}")  # noqa: T201
