@@ -23,6 +23,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from hepamap.errors import ModelNotFoundError, PackDamagedError, PackInvalidError, ThresholdInvalidError
+from hepamap.folders import put_in_place
 
 DEFAULT_MODEL = "hcc-10x"
 """The pack that is used where nobody names one."""
@@ -271,9 +272,7 @@ def write_pack(
         (staging / WEIGHTS_NAME).write_bytes(data)
         (staging / MANIFEST_NAME).write_text(manifest_json(manifest), encoding="utf-8")
         (staging / CARD_NAME).write_text(card, encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(staging, folder)
+        put_in_place(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return load_pack(folder)

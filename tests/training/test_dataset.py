@@ -149,12 +149,28 @@ def test_random_points_are_uniform_over_islands() -> None:
 
 
 def test_existing_folder_is_kept_unless_told(cohort: Path, tmp_path: Path) -> None:
-    (tmp_path / "set").mkdir()
-    (tmp_path / "set" / "mine.txt").write_text("x", encoding="utf-8")
-    with pytest.raises(OutputExistsError, match="set exists"):
-        build_dataset(cohort, tmp_path / "set", SPEC)
-    build_dataset(cohort, tmp_path / "set", DatasetSpec(1.84, 64, {"val": 4}), overwrite=True)
-    assert not (tmp_path / "set" / "mine.txt").exists()
+    folder = tmp_path / "set"
+    build_dataset(cohort, folder, DatasetSpec(1.84, 64, {"val": 4}))
+    with pytest.raises(OutputExistsError, match="a data set in set already"):
+        build_dataset(cohort, folder, DatasetSpec(1.84, 64, {"val": 2}))
+    build_dataset(cohort, folder, DatasetSpec(1.84, 64, {"val": 2}), overwrite=True)
+    assert len(open_dataset(folder).rows) == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_what_is_no_data_set_is_never_replaced(cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a folder of slides that was named by mistake, nothing is touched, nor is anything computed."""
+    shutil.copytree(cohort.parent, tmp_path / "slides")
+    (tmp_path / "slides" / "manifest.json").write_text('{"schema_version": 1}', encoding="utf-8")
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "slides").iterdir()}
+    monkeypatch.setattr(Slide, "open", None)
+    with pytest.raises(OutputExistsError, match="no data set") as caught:
+        build_dataset(cohort, tmp_path / "slides", SPEC, overwrite=True)
+    assert caught.value.cure
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "slides").iterdir()} == before
+    monkeypatch.chdir(tmp_path / "slides")
+    with pytest.raises(OutputExistsError, match="the folder that you are in"):
+        build_dataset(cohort, Path(), SPEC, overwrite=True)
 
 
 def test_bad_slides_are_refused_before_anything_is_written(tmp_path: Path) -> None:
