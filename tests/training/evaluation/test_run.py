@@ -204,6 +204,20 @@ def test_one_class_only_is_said_and_is_no_number(cohort: Path, detector: RedDete
         evaluate(spec(table, choose_on="val"), tmp_path / "out", detector)
 
 
+def test_an_unknown_class_is_neither_and_is_said(cohort: Path, detector: RedDetector, tmp_path: Path) -> None:
+    """Red tissue that was drawn as something unknown would be the network's false alarms, were it non-tumour."""
+    drawn = [
+        feature([box(0, 0, 160, 768)], classification={"name": "Tumor"}),
+        feature([box(160, 0, 320, 768)], classification={"name": "HCC grade 2"}),
+    ]
+    table = redrawn(cohort, tmp_path / "drawn", drawn, unannotated="non_tumour")
+    (run,) = evaluate(spec(table), tmp_path / "out", detector).runs
+    fall_out = run.means["0.5"]["fall_out"]
+    assert fall_out is not None
+    assert fall_out.value < 0.05  # 160 of 480 columns would be a third
+    assert any("1 annotations of class “HCC grade 2” on s3 were left out" in sentence for sentence in run.remarks)
+
+
 def test_annotations_on_glass_measure_nothing(cohort: Path, detector: RedDetector, tmp_path: Path) -> None:
     glass = [feature([box(700, 0, 768, 768)], classification={"name": "Tumor"})]
     table = redrawn(cohort, tmp_path / "glass", glass)
@@ -241,10 +255,11 @@ def test_bad_annotations_are_refused_before_anything_is_computed(
         ({"strides_m": (17,)}, StrideInvalidError, "17"),
         ({"thresholds": (1.5,)}, ParameterError, "1.5"),
         ({"write": True, "choose_on": "test"}, ParameterError, "cannot choose thresholds"),
+        ({"choose_on": "test"}, ParameterError, "cannot choose thresholds"),
         ({"write": True, "choose_on": "val", "strides_m": (64,)}, ParameterError, "default mode and stride"),
         ({"write": True}, ParameterError, "no table"),
     ],
-    ids=["mode", "stride", "threshold", "same-split", "not-default", "nothing-to-choose-on"],
+    ids=["mode", "stride", "threshold", "same-split", "same-split-unwritten", "not-default", "nothing-to-choose-on"],
 )
 def test_what_cannot_be_done_is_refused(
     detector: RedDetector, changes: dict[str, Any], error: type[Exception], message: str

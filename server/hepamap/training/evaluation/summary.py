@@ -44,6 +44,11 @@ class RunSummary:
                 f"{self.run.name}: {len(without)} of {len(self.outcomes)} slides have patches of one class only, hence no AUC "
                 f"and no threshold of their own: {', '.join(without)}."
             )
+        said += [
+            f"{self.run.name}: {count} annotations of class “{kind}” on {item.slide.name} were left out."
+            for item in self.outcomes
+            for kind, count in item.slide.areas.ignored_classes.items()
+        ]
         choice = self.verdict.choice if self.verdict else None
         return said + [f"{self.run.name}: {sentence}" for sentence in (choice.remarks if choice else ())]
 
