@@ -16,7 +16,7 @@ from hepamap.errors import OutputExistsError, ResolutionTooCoarseError, SlideNot
 from hepamap.slide import Slide
 from hepamap.training.build import DatasetSpec, build_dataset
 from hepamap.training.dataset import Dataset, combine, open_dataset
-from hepamap.training.errors import DatasetEmptyError, DatasetInvalidError, GroupInTwoSplitsError
+from hepamap.training.errors import DatasetEmptyError, DatasetInvalidError, GroupInTwoSplitsError, SlideInTwoSplitsError
 from hepamap.training.sampling import Sampler, points_inside
 from hepamap.training.show import show_dataset
 
@@ -216,6 +216,22 @@ def test_a_group_in_two_splits_of_two_data_sets_is_refused(dataset: Dataset, tmp
         writer.writerows(rows)
     with pytest.raises(GroupInTwoSplitsError, match="“patient0” is in train of one data set and in test"):
         combine([dataset, open_dataset(copy)], 1.84, 64)
+
+
+def test_a_copied_slide_in_two_splits_is_refused(dataset: Dataset, cohort: Path, tmp_path: Path) -> None:
+    """Names, groups and folders differ; the pixels are those of s0.tif."""
+    for kind in ("tif", "geojson"):
+        shutil.copy(cohort.parent / f"s0.{kind}", tmp_path / f"copy.{kind}")
+    header = "slide,annotations,group,split\n"
+    table = tmp_path / "c.csv"
+    row = f"{cohort.parent / 's0.tif'},{cohort.parent / 's0.geojson'},p1,train\n"
+    table.write_text(f"{header}{row}copy.tif,copy.geojson,p2,test\n", encoding="utf-8")
+    with pytest.raises(SlideInTwoSplitsError, match=r"s0\.tif \(train\) and copy\.tif \(test\) are the same slide"):
+        build_dataset(table, tmp_path / "set", DatasetSpec(1.84, 64, {"train": 4, "test": 4}))
+    table.write_text(f"{header}copy.tif,copy.geojson,p2,test\n", encoding="utf-8")
+    other = build_dataset(table, tmp_path / "set", DatasetSpec(1.84, 64, {"test": 4}))
+    with pytest.raises(SlideInTwoSplitsError, match=r"copy\.tif \(test\)"):
+        combine([dataset, other], 1.84, 64)
 
 
 def test_show_counts_and_draws(dataset: Dataset, tmp_path: Path) -> None:

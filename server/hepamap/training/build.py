@@ -22,7 +22,7 @@ from hepamap.errors import OutputExistsError, OutputNotWritableError
 from hepamap.folders import is_anchored, put_in_place
 from hepamap.training.build_slide import Draw, SlideJob, draw, draw_fields, draw_masks, keep_rows, slide_job
 from hepamap.training.class_map import DEFAULT_CLASSES, ClassMap
-from hepamap.training.cohort import SPLITS, check_cohort, read_cohort
+from hepamap.training.cohort import SPLITS, check_cohort, read_cohort, require_one_split
 from hepamap.training.dataset import (
     COLUMNS,
     MANIFEST_NAME,
@@ -115,6 +115,7 @@ def build_dataset(
     _require_free(out_dir, overwrite=overwrite)
     sampler = Sampler(spec.mpp, spec.patch_m, spec.seed)
     jobs = [slide_job(number, row, sampler, spec.classes) for number, row in enumerate(slides)]
+    require_one_split((job.fingerprint, job.row.split, job.row.slide.name) for job in jobs)
     work_dir = out_dir.parent / f".{out_dir.name}.unfinished"
     try:
         _prepare(work_dir, spec, jobs)

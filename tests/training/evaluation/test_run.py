@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,14 +15,14 @@ import pytest
 from hepamap.errors import OutputExistsError, ParameterError, ResolutionTooCoarseError, StrideInvalidError
 from hepamap.model_pack import InputSpec, load_pack
 from hepamap.training.build import DatasetSpec, build_dataset
-from hepamap.training.errors import AnnotationOutsideError, ClassesUnknownError, DatasetInvalidError
+from hepamap.training.errors import AnnotationOutsideError, ClassesUnknownError, DatasetInvalidError, SlideInTwoSplitsError
 from hepamap.training.evaluation.errors import NothingMeasuredError, OneClassError, SplitEmptyError
 from hepamap.training.evaluation.plan import EvaluationSpec, plan_runs
 from hepamap.training.evaluation.run import evaluate
 from hepamap.training.evaluation.scores import METRICS
 from hepamap.training.evaluation.sheet import worst_first
 from hepamap.training.evaluation.writing import write_files, write_into_packs
-from tests.training.conftest import box, feature
+from tests.training.conftest import box, feature, tumour_and_liver
 from tests.training.evaluation.conftest import RedDetector, weightless_pack
 
 
@@ -266,6 +267,16 @@ def test_what_cannot_be_done_is_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         plan_runs(spec(Path("cohort.csv"), **changes), detector.models_dir)
+
+
+def test_a_copy_cannot_choose_for_its_original(cohort: Path, detector: RedDetector, tmp_path: Path) -> None:
+    table = redrawn(cohort, tmp_path / "drawn", tumour_and_liver()["features"])
+    shutil.copy(cohort.parent / "s3.tif", tmp_path / "drawn" / "copy.tif")
+    with table.open("a") as file:
+        file.write("copy.tif,drawn.geojson,q,val,ignore\n")
+    with pytest.raises(SlideInTwoSplitsError, match=r"s3\.tif \(test\) and copy\.tif \(val\)"):
+        evaluate(spec(table, choose_on="val"), tmp_path / "out", detector)
+    assert detector.network.asked == 0
 
 
 def test_a_slide_that_is_too_coarse_is_refused_at_once(cohort: Path, tmp_path: Path) -> None:

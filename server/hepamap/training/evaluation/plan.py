@@ -84,6 +84,7 @@ class AnnotatedSlide:
 
     row: CohortSlide
     areas: SlideAreas
+    fingerprint: str
 
     @property
     def name(self) -> str:
@@ -129,7 +130,7 @@ def read_slides(spec: EvaluationSpec, split: str, runs: Sequence[ModelRun]) -> l
         with Slide.open(row.slide, mpp_override_um=row.mpp_override_um) as slide:
             for mpp in {run.pack.manifest.input.mpp for run in runs}:
                 slide.require_resolution(mpp)
-            slides.append(AnnotatedSlide(row, labelled_areas(slide, row, spec.classes)))
+            slides.append(AnnotatedSlide(row, labelled_areas(slide, row, spec.classes), slide.fingerprint))
     return slides
 
 
