@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from hepamap.errors import OutputExistsError, ParameterError, ResolutionTooCoarseError, StrideInvalidError
-from hepamap.model_pack import InputSpec, load_pack
+from hepamap.model_pack import InputSpec, NetworkSpec, load_pack
 from hepamap.training.build import DatasetSpec, build_dataset
 from hepamap.training.errors import AnnotationOutsideError, ClassesUnknownError, DatasetInvalidError, SlideInTwoSplitsError
 from hepamap.training.evaluation.errors import NothingMeasuredError, OneClassError, SplitEmptyError
@@ -172,6 +172,17 @@ def test_patches_of_a_data_set(cohort: Path, detector: RedDetector, tmp_path: Pa
     weightless_pack(tmp_path / "models", "other-5x", input=InputSpec(mpp=1.0, patch=64))
     with pytest.raises(DatasetInvalidError, match="no model takes them"):
         evaluate(replace(asked, models=("other-5x",)), tmp_path / "out", detector)
+
+
+def test_patches_are_no_question_for_a_network_of_pixels(cohort: Path, detector: RedDetector, tmp_path: Path) -> None:
+    build_dataset(cohort, tmp_path / "patches-5x", DatasetSpec(mpp=1.84, patch_m=64, per_class={"test": 4}))
+    network = NetworkSpec(kind="segmentation", backbone="UNet", head="PIXELS")
+    weightless_pack(tmp_path / "models", "unet-5x", network=network, modes=("segment",), default_mode="segment")
+    asked = spec(None, models=("tiny-5x", "unet-5x"), datasets=(tmp_path / "patches-5x",))
+    with pytest.raises(ParameterError, match=r"unet-5x@1\.0\.0 answers for pixels") as caught:
+        evaluate(asked, tmp_path / "out", detector)
+    assert "without --dataset" in caught.value.cure
+    assert detector.network.asked == 0
 
 
 def redrawn(cohort: Path, folder: Path, features: list[Any], split: str = "test", unannotated: str = "ignore") -> Path:
