@@ -71,13 +71,17 @@ class StoredResult:
     ) -> dict[str, Any]:
         """The tumour regions as GeoJSON, from the stored map; what is None is as in the run.
 
+        Holes are filled up to the run's area, and never larger ones than the smallest region: in a filled hole there may be a
+        region that is shown by itself, and would count twice.
+
         Raises:
             ThresholdInvalidError: not strictly between 0 and 1.
         """
         parameters = self.summary["parameters"]
         threshold = require_threshold(parameters["threshold"] if threshold is None else threshold)
         min_area_um2 = parameters["min_area_um2"] if min_area_um2 is None else min_area_um2
-        return contours_of(self.map, threshold, min_area_um2, parameters["min_hole_area_um2"], frame or self.frame)
+        min_hole_area_um2 = min(parameters["min_hole_area_um2"], min_area_um2)
+        return contours_of(self.map, threshold, min_area_um2, min_hole_area_um2, frame or self.frame)
 
     def colour_png(self) -> bytes:
         """The map in colour, one pixel per cell."""

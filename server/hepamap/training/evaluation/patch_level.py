@@ -119,9 +119,9 @@ def judge_patches(
         answer = _ask(pack, patches, detector, progress)
         _keep(path, answer)
     truth = patches.labels == 1
-    groups = patches.groups.tolist()
-    auc = bootstrap.of_auc(truth, answer, groups)
-    return PatchOutcome(pack, names, len(set(patches.slides.tolist())), len(set(groups)), truth, answer, auc)
+    groups, group_of = np.unique(patches.groups, return_inverse=True)
+    auc = bootstrap.of_auc(truth, answer, group_of)
+    return PatchOutcome(pack, names, len(np.unique(patches.slides)), len(groups), truth, answer, auc)
 
 
 def _fits(dataset: Dataset, pack: ModelPack) -> bool:
