@@ -41,7 +41,7 @@ def test_patches_are_balanced_and_carry_the_label_of_their_tissue(dataset: Datas
         patches = splits[split]
         assert (patches.labels == 1).sum() == (patches.labels == 0).sum() == count
         assert ((redness(patches.take(range(len(patches)))) > 0) == (patches.labels == 1)).all()
-    assert sorted(set(splits["train"].slides.tolist())) == ["s0.tif", "s1.tif"]
+    assert sorted(set(splits["train"].slides.tolist())) == ["0000-s0.npy", "0001-s1.npy"]
 
 
 def test_every_patch_is_the_pixels_at_its_place(dataset: Dataset) -> None:
@@ -255,6 +255,20 @@ def test_show_counts_and_draws(dataset: Dataset, tmp_path: Path) -> None:
     left, right = sheet[:64, :64].mean(axis=(0, 1)), sheet[:64, 8 * 64 + 16 :][:, :64].mean(axis=(0, 1))
     assert left[0] > left[2]  # BGR: blue is toy liver
     assert right[2] > right[0]
+
+
+def test_slides_of_one_name_are_two(tmp_path: Path) -> None:
+    rows = []
+    for number, name in enumerate("AB"):
+        (tmp_path / name).mkdir()
+        write_slide(tmp_path / name / "slide.tif", toy_pixels(number))
+        (tmp_path / name / "slide.geojson").write_text(json.dumps(tumour_and_liver()), encoding="utf-8")
+        rows.append(f"{name}/slide.tif,{name}/slide.geojson,{name},train")
+    (tmp_path / "c.csv").write_text("\n".join(["slide,annotations,group,split", *rows]), encoding="utf-8")
+    build_dataset(tmp_path / "c.csv", tmp_path / "set", DatasetSpec(1.84, 64, {"train": 10}))
+    summary = show_dataset(tmp_path / "set")
+    assert [split.slides for split in summary.splits] == [2]
+    assert [(slide.slide, slide.tumour, slide.non_tumour) for slide in summary.slides] == [("slide.tif", 5, 5)] * 2
 
 
 def test_show_says_what_was_left_out(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ class PatchSet:
     labels: NDArray[np.int8]
     """(N,) 1 where tumour."""
     slides: NDArray[np.str_]
-    """(N,) name of the slide."""
+    """(N,) shard of the slide of each patch: slides of different folders may have one name."""
     groups: NDArray[np.str_]
     """(N,) tumour or patient."""
     masks: tuple[NDArray[np.int8], ...] = ()
@@ -92,6 +92,16 @@ class Dataset:
     def patch_m(self) -> int:
         """Side of its patches, px."""
         return int(self.manifest["patch"])
+
+
+def shard_name(number: int, slide: str) -> str:
+    """Name of a slide's files: slides of different folders may have one name, their numbers differ.
+
+    Args:
+        number: of the slide, among those of the build and of `slides` in the manifest.
+        slide: the name of its file.
+    """
+    return f"{number:04d}-{Path(slide).stem}.npy"
 
 
 def open_dataset(folder: Path) -> Dataset:
@@ -164,7 +174,7 @@ def _patch_set(datasets: Sequence[Dataset], split: str) -> PatchSet:
                 shards.append(_map_shard(dataset, row["shard"]))
                 if have_masks:
                     masks.append(_map_masks(dataset, row["shard"], len(shards[-1])))
-            place = (number_of[key], int(row["row"]), int(row["label"]), row["slide"], row["group"])
+            place = (number_of[key], int(row["row"]), int(row["label"]), row["shard"], row["group"])
             if place[1] >= len(shards[place[0]]):
                 raise _incomplete(dataset, row["shard"])
             places.append(place)

@@ -216,13 +216,22 @@ def _evaluate(
         patches = splits[split]
         if len(set(patches.labels.tolist())) == 2:
             batches = PlainBatches(patches, np.arange(len(patches)), recipe.training.batch_size)
-            answers = model.predict(batches, verbose=0)[..., 1]
-            # A network that answers for every pixel says of a patch what it says on average.
-            judged[name] = (patches.labels, answers.reshape(len(answers), -1).mean(axis=1))
+            judged[name] = (patches.labels, patch_answers(model, batches))
             metrics[name] = {**patch_metrics(*judged[name]), "slides": len(set(patches.slides.tolist()))}
     labels, probabilities = judged["validation"]
     thresholds = choose_thresholds(labels == 1, probabilities)
     return metrics, thresholds, judged.get("test", judged["validation"])
+
+
+def patch_answers(model: Any, batches: Sequence[Any]) -> NDArray[np.float32]:
+    """Tumour probability of each patch (N,); a network that answers for every pixel says of a patch what it says on average.
+
+    Args:
+        model: a keras model; answers (n, 2) or (n, P, P, 2).
+        batches: of patches and something more; averaged one by one, since the pixels of all patches may not fit in memory.
+    """
+    answers = (np.asarray(model.predict_on_batch(batches[number][0]))[..., 1] for number in range(len(batches)))
+    return np.concatenate([answer.reshape(len(answer), -1).mean(axis=1) for answer in answers])
 
 
 def _manifest(
