@@ -66,7 +66,8 @@ def fit(
         best.go_on(before.best_epoch, before.best_val_loss)
         if not before.stopped:
             cut_log(run_dir / LOG_NAME, before.epochs)
-    schedule = callbacks.schedule_callbacks(recipe.schedule, options.learning_rate, keeper, accuracy_of(recipe))
+    decay = options.decay or 0.0
+    schedule = callbacks.schedule_callbacks(recipe.schedule, options.learning_rate, keeper, accuracy_of(recipe), decay)
     saver = SaveCheckpoint(run_dir / CHECKPOINT_NAME, work, schedule, keeper, best, before)
     if before is None or not before.stopped:
         log = keras.callbacks.CSVLogger(str(run_dir / LOG_NAME), append=before is not None)
