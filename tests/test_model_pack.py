@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hepamap.errors import ModelNotFoundError, PackDamagedError, PackInvalidError, ThresholdInvalidError
-from hepamap.model_pack import ModelPack, OperatingPoint, find_pack, list_packs, load_pack, manifest_schema_json, write_pack
+from hepamap.errors import ModelNotFoundError, PackDamagedError, PackInvalidError
+from hepamap.model_pack import ModelPack, find_pack, list_packs, load_pack, manifest_schema_json, write_pack
 from tests.packs import manifest_body
 
 WEIGHTS = {"block1_conv1/kernel": np.linspace(-1, 1, 24).reshape(2, 3, 4), "block1_conv1/bias": np.zeros(4)}
@@ -95,14 +95,6 @@ def test_an_unknown_model_is_named_with_what_there_is(tmp_path: Path, name: str)
     with pytest.raises(ModelNotFoundError) as caught:
         find_pack(tmp_path, name)
     assert "tiny-5x" in caught.value.cure
-
-
-def test_operating_points(tmp_path: Path) -> None:
-    body = manifest_body().model_copy(update={"operating_points": (OperatingPoint(name="sensitive", threshold=0.3),)})
-    pack = write_pack(tmp_path / "tiny-5x" / "1.0.0", body, WEIGHTS, "")
-    assert pack.threshold_of("sensitive") == 0.3
-    with pytest.raises(ThresholdInvalidError, match="none"):
-        pack.threshold_of("none")
 
 
 def test_an_old_pack_goes_only_when_the_new_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from hepamap.training.readers.drawn import Annotation, polygonal
+from hepamap.regions import polygonal
+from hepamap.training.readers.drawn import Annotation
 
 
 def _normalised(name: str) -> str:
