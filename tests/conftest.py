@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,21 @@ def write_slide(tmp_path: Path) -> WriteSlide:
         return write_tiff_slide(tmp_path / name, rgb, mpp, levels)
 
     return write
+
+
+def readers_at_close(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many threads that read ahead live whenever a slide is closed, from now on; its handle is freed then."""
+    from hepamap.slide import Slide
+
+    found: list[int] = []
+    real = Slide.close
+
+    def close(slide: Slide) -> None:
+        found.append(sum(thread.name.startswith("hepamap-read") for thread in threading.enumerate()))
+        real(slide)
+
+    monkeypatch.setattr(Slide, "close", close)
+    return found
 
 
 @pytest.fixture(scope="session")

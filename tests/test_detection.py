@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import shapely
+from numpy.typing import NDArray
 
 from hepamap.detection import ClientView, DetectionRequest, Detector, check_request, detect
 from hepamap.errors import (
@@ -25,6 +26,8 @@ from hepamap.errors import (
 )
 from hepamap.geometry import Point
 from hepamap.model_pack import ModelPack
+from hepamap.pipeline import Piece
+from hepamap.predictor import Predictor
 from hepamap.results import Frame, open_result
 from tests.conftest import WriteSlide, write_tiff_slide
 from tests.packs import write_network_pack
@@ -75,6 +78,53 @@ def test_from_slide_to_files(request_: DetectionRequest, models_dir: Path, tmp_p
         *("loading", "map", "contours", "total"),
         *("decode", "resample", "waiting", "network"),
     }
+
+
+class FullGpu:
+    """A network whose device has no room for it."""
+
+    def predict_on_batch(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        raise MemoryError
+
+
+def test_what_it_ran_on_is_said_of_the_end(request_: DetectionRequest, pack: ModelPack, models_dir: Path, tmp_path: Path) -> None:
+    """A GPU whose memory did not suffice is not what the map came from."""
+    detector = Detector(models_dir)
+    working = detector.predictor(pack).model
+    predictor = Predictor(FullGpu(), 64, device="gpu", policy="mixed_float16")
+    predictor._rebuild = lambda policy: working
+    detector._predictors[pack.manifest.weights.sha256] = predictor
+    summary = detect(request_, tmp_path / "out", detector)
+    provenance = open_result(tmp_path / "out").map.provenance
+    assert (provenance["device"], provenance["precision"]) == ("cpu", "float32")
+    assert summary.result["provenance"] == provenance
+    assert "gpu_memory" in [warning["code"] for warning in summary.warnings]
+
+
+def test_pieces_of_another_precision_are_not_used(
+    request_: DetectionRequest, pack: ModelPack, models_dir: Path, tmp_path: Path
+) -> None:
+    pieces: dict[str, Piece] = {}
+    taken: list[bool] = []
+
+    class Kept:
+        def load(self, unit: str) -> Piece | None:
+            taken.append(unit in pieces)
+            return pieces.get(unit)
+
+        def store(self, unit: str, piece: Piece) -> None:
+            pieces[unit] = piece
+
+    detector = Detector(models_dir, "float32")
+    detect(request_, tmp_path / "a", detector, checkpoint=Kept())
+    taken.clear()
+    detect(request_, tmp_path / "b", detector, checkpoint=Kept())
+    assert taken
+    assert all(taken)
+    taken.clear()
+    detector.predictor(pack).policy = "mixed_float16"
+    detect(request_, tmp_path / "c", detector, checkpoint=Kept())
+    assert not any(taken)
 
 
 def test_a_region_and_a_client_that_sees_the_bounds(shared_data: Path, models_dir: Path, tmp_path: Path) -> None:

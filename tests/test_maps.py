@@ -9,15 +9,15 @@ import pytest
 import shapely
 from numpy.typing import NDArray
 
-from hepamap.errors import StrideInvalidError
+from hepamap.errors import CancelledError, StrideInvalidError
 from hepamap.geometry import Grid, Lattice, PixelSize, Region
-from hepamap.maps import Run, fill_dense, possible_tissue
+from hepamap.maps import Piece, Run, fill_dense, possible_tissue
 from hepamap.networks.dense import field_network
 from hepamap.pipeline import AnalysisParameters, Progress, analyse
 from hepamap.predictor import Predictor
 from hepamap.slide import Slide
 from hepamap.tissue import tissue_patches
-from tests.conftest import WriteSlide
+from tests.conftest import WriteSlide, readers_at_close
 from tests.networks.test_dense import random_network
 
 PATCH_M = 64
@@ -129,17 +129,17 @@ class Kept:
     stop_after: int = 10**9
 
     def __post_init__(self) -> None:
-        self.pieces: dict[str, NDArray[np.float32]] = {}
+        self.pieces: dict[str, Piece] = {}
         self.loaded = 0
 
-    def load(self, unit: str) -> NDArray[np.float32] | None:
+    def load(self, unit: str) -> Piece | None:
         self.loaded += unit in self.pieces
         return self.pieces.get(unit)
 
-    def store(self, unit: str, values: NDArray[np.float32]) -> None:
+    def store(self, unit: str, piece: Piece) -> None:
         if len(self.pieces) == self.stop_after:
             raise KeyboardInterrupt
-        self.pieces[unit] = values.copy()
+        self.pieces[unit] = replace(piece, values=piece.values.copy())
 
 
 @pytest.mark.parametrize("mode", ["patch", "dense"])
@@ -158,6 +158,39 @@ def test_a_run_goes_on_where_it_was_killed(write_slide: WriteSlide, predictor: P
     assert resumed.tobytes() == undisturbed.tobytes()
     assert [step.done for step in steps] == sorted(step.done for step in steps)
     assert steps[-1].done == steps[-1].total
+
+
+@pytest.mark.parametrize("mode", ["patch", "dense"])
+def test_a_dark_slide_stays_one_when_its_run_goes_on(write_slide: WriteSlide, predictor: Predictor, mode: str) -> None:
+    """The pieces of before were seen too: colours are judged over all of the slide."""
+    dark = np.random.default_rng(0).integers(0, 60, (300, 1300, 3), dtype=np.uint8)
+    chosen = AnalysisParameters(MPP, PATCH_M, 64, 0.5, 0, 0, mode=mode)
+    kept = Kept()
+    with Slide.open(write_slide(dark, MPP)) as slide:
+        first = analyse(slide, predictor, chosen, {}, checkpoint=kept)
+        again = analyse(slide, predictor, chosen, {}, checkpoint=kept)
+    assert kept.loaded == len(kept.pieces) > 1
+    assert (first.outcome, again.outcome) == ("not_evaluable", "not_evaluable")
+    assert again.warnings == first.warnings
+
+
+@pytest.mark.parametrize("mode", ["patch", "dense"])
+@pytest.mark.parametrize("ending", [CancelledError, KeyboardInterrupt])
+def test_no_thread_reads_a_slide_that_is_closed(
+    write_slide: WriteSlide, predictor: Predictor, monkeypatch: pytest.MonkeyPatch, mode: str, ending: type[BaseException]
+) -> None:
+    seen = readers_at_close(monkeypatch)
+    chosen = AnalysisParameters(MPP, PATCH_M, 64, 0.5, 0, 0, mode=mode)
+    asked: list[None] = []
+
+    def cancelled() -> bool:
+        asked.append(None)
+        return ending is CancelledError and len(asked) > 1
+
+    kept = Kept(stop_after=10**9 if ending is CancelledError else 0)
+    with pytest.raises(ending), Slide.open(write_slide(pixels(700, 2600), MPP)) as slide:
+        analyse(slide, predictor, chosen, {}, cancelled=cancelled, checkpoint=kept)
+    assert seen == [0]
 
 
 def test_a_stride_that_is_no_multiple_of_16_is_refused(write_slide: WriteSlide, predictor: Predictor) -> None:

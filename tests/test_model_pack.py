@@ -1,11 +1,14 @@
+import hashlib
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from hepamap.errors import ModelNotFoundError, PackDamagedError, PackInvalidError, ThresholdInvalidError
-from hepamap.model_pack import ModelPack, OperatingPoint, find_pack, list_packs, load_pack, manifest_schema_json, write_pack
+from hepamap.errors import ModelNotFoundError, PackDamagedError, PackInvalidError
+from hepamap.model_pack import ModelPack, find_pack, list_packs, load_pack, manifest_schema_json, write_pack
 from tests.packs import manifest_body
 
 WEIGHTS = {"block1_conv1/kernel": np.linspace(-1, 1, 24).reshape(2, 3, 4), "block1_conv1/bias": np.zeros(4)}
@@ -94,12 +97,22 @@ def test_an_unknown_model_is_named_with_what_there_is(tmp_path: Path, name: str)
     assert "tiny-5x" in caught.value.cure
 
 
-def test_operating_points(tmp_path: Path) -> None:
-    body = manifest_body().model_copy(update={"operating_points": (OperatingPoint(name="sensitive", threshold=0.3),)})
-    pack = write_pack(tmp_path / "tiny-5x" / "1.0.0", body, WEIGHTS, "")
-    assert pack.threshold_of("sensitive") == 0.3
-    with pytest.raises(ThresholdInvalidError, match="none"):
-        pack.threshold_of("none")
+def test_an_old_pack_goes_only_when_the_new_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed at any step of the change, one of the two is on the disk, whole."""
+    pack = write(tmp_path)
+    old = pack.manifest.weights.sha256
+    real_remove, removed = shutil.rmtree, []
+
+    def remove(path: Path, *args: Any, **options: Any) -> None:
+        hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in Path(path).rglob("weights.safetensors")]
+        if old in hashes:
+            removed.append(load_pack(pack.folder).manifest.weights.sha256)
+        real_remove(path, *args, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", remove)
+    new = write_pack(pack.folder, manifest_body("tiny-5x", "1.0.0"), {"a/b": np.ones(3)}, "")
+    assert removed == [new.manifest.weights.sha256]
+    assert [item.name for item in pack.folder.parent.iterdir()] == ["1.0.0"]
 
 
 def test_the_published_schema_is_the_one_in_force() -> None:

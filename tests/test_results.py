@@ -95,6 +95,25 @@ def test_another_threshold_or_area_needs_only_the_stored_map(tmp_path: Path) -> 
             stored.contours(threshold=bad)
 
 
+def test_tumour_in_a_hole_counts_once(tmp_path: Path) -> None:
+    """7 × 7 cells of tumour round a hole of 3 × 3, and one cell of tumour in it: 41 cells, whatever area is asked for."""
+    values = np.full((9, 9), 0.1, np.float32)
+    values[1:8, 1:8] = 0.9
+    values[3:6, 3:6] = 0.1
+    values[4, 4] = 0.9
+    lattice = Lattice(Grid(1.84, 64, 16, PixelSize(0.46, 0.46)), 0, 0, 9, 9)
+    made = ProbabilityMap(values, lattice, PROVENANCE)
+    stored = StoredResult(tmp_path, made, {"parameters": {"threshold": 0.5, "min_area_um2": 1e4, "min_hole_area_um2": 1e4}})
+    cell_um2 = 29.44**2
+
+    for min_area_um2, regions, cells in ((1e4, 1, 49), (0.0, 2, 41), (cell_um2, 2, 41)):  # the first fills the hole
+        data = stored.contours(min_area_um2=min_area_um2, frame=FRAME)
+        shapes = [shapely.geometry.shape(feature["geometry"]) for feature in data["features"]]
+        assert len(shapes) == regions
+        assert sum(shape.area for shape in shapes) == pytest.approx(shapely.union_all(shapes).area)
+        assert data["properties"]["tumour_area_mm2"] * 1e6 / cell_um2 == pytest.approx(cells, abs=0.5)
+
+
 def test_the_ome_tiff_has_the_values_and_their_size(tmp_path: Path) -> None:
     write(tmp_path / "out")
     with tifffile.TiffFile(tmp_path / "out" / "probability-map.ome.tif") as tiff:

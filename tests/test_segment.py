@@ -12,8 +12,8 @@ import shapely
 from numpy.typing import NDArray
 
 from hepamap.detection import DetectionRequest, Detector, detect
-from hepamap.errors import ParameterError, StrideInvalidError
-from hepamap.maps import segment
+from hepamap.errors import CancelledError, ParameterError, StrideInvalidError
+from hepamap.maps import Piece, segment
 from hepamap.model_pack import NetworkSpec, find_pack, write_pack
 from hepamap.networks import build_network, read_weights
 from hepamap.pipeline import Analysis, AnalysisParameters, analyse
@@ -21,7 +21,7 @@ from hepamap.predictor import Predictor
 from hepamap.results import open_result
 from hepamap.slide import Slide
 from hepamap.tissue import is_background_pixel
-from tests.conftest import WriteSlide
+from tests.conftest import WriteSlide, readers_at_close
 from tests.packs import manifest_body
 
 PATCH_M, MPP = 64, 1.84
@@ -95,6 +95,38 @@ def test_nothing_is_seen_of_batches_blocks_and_regions(write_slide: WriteSlide, 
     part = whole.values[top : top + region.lattice.rows, left : left + region.lattice.columns]
     np.testing.assert_array_equal(region.values, part)
     assert np.isfinite(region.values).any()
+
+
+def test_a_dark_slide_stays_one_when_its_run_goes_on(write_slide: WriteSlide) -> None:
+    dark = np.random.default_rng(0).integers(0, 60, (300, 1300, 3), dtype=np.uint8)
+    parameters = AnalysisParameters(MPP, PATCH_M, 64, 0.5, 0, 0, mode="segment")
+    pieces: dict[str, Piece] = {}
+
+    class Kept:
+        def load(self, unit: str) -> Piece | None:
+            return pieces.get(unit)
+
+        def store(self, unit: str, piece: Piece) -> None:
+            pieces[unit] = piece
+
+    with Slide.open(write_slide(dark, MPP)) as slide:
+        outcomes = [analyse(slide, ByColour(), parameters, {}, checkpoint=Kept()).outcome for _ in range(2)]
+    assert outcomes == ["not_evaluable", "not_evaluable"]
+    assert len(pieces) > 1
+
+
+def test_no_thread_reads_a_slide_that_is_closed(write_slide: WriteSlide, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = readers_at_close(monkeypatch)
+    asked: list[None] = []
+
+    def cancelled() -> bool:
+        asked.append(None)
+        return len(asked) > 1
+
+    parameters = AnalysisParameters(MPP, PATCH_M, 64, 0.5, 0, 0, mode="segment")
+    with pytest.raises(CancelledError), Slide.open(write_slide(pixels(700, 2600), MPP)) as slide:
+        analyse(slide, ByColour(), parameters, {}, cancelled=cancelled)
+    assert seen == [0]
 
 
 def test_odd_strides_are_refused(write_slide: WriteSlide) -> None:

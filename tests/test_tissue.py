@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hepamap.tissue import FOCUS_MIN_EDGES, background_share, focus_score, is_background_pixel, tissue_patches
+from hepamap.tissue import FOCUS_MIN_EDGES, focus_score, is_background_pixel, tissue_patches
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ def test_background_is_a_mean_above_200(rgb: tuple[int, int, int], background: b
 def test_exactly_half_background_is_tissue() -> None:
     patch = np.zeros((64, 64, 3), np.uint8)
     patch[:32] = 255
-    assert background_share(patch) == 0.5
+    assert is_background_pixel(patch).mean() == 0.5
     assert tissue_patches(patch, 64, 16).tolist() == [[True]]
     patch[32, 0] = 255
     assert tissue_patches(patch, 64, 16).tolist() == [[False]]
@@ -34,7 +34,7 @@ def test_overlapping_patches_equal_one_by_one(stride: int, rows: int, columns: i
     for row in range(rows + 1):
         for column in range(columns + 1):
             patch = field[row * stride : row * stride + 64, column * stride : column * stride + 64]
-            assert got[row, column] == (background_share(patch) <= 0.5)
+            assert got[row, column] == (is_background_pixel(patch).mean() <= 0.5)
 
 
 def test_focus_counts_edges() -> None:

@@ -25,6 +25,7 @@ from hepamap.pipeline import (
     Analysis,
     AnalysisParameters,
     Checkpoint,
+    Piece,
     Progress,
     analyse,
     ignore_progress,
@@ -201,8 +202,15 @@ def detect(
             precision=predictor.policy,
         )
         analysis = analyse(
-            slide, predictor, checked.parameters, provenance, progress=progress, cancelled=cancelled, checkpoint=checkpoint
+            slide,
+            predictor,
+            checked.parameters,
+            provenance,
+            progress=progress,
+            cancelled=cancelled,
+            checkpoint=None if checkpoint is None else _OfPolicy(checkpoint, predictor),
         )
+        analysis = _with_machine(analysis, predictor)
         machine = [Warning_(*warning) for warning in predictor.warnings]
         summary = _summary(analysis, replace(checked, warnings=[*checked.warnings, *machine]))
         view_l0 = _view(slide, checked.parameters.region_l0)
@@ -220,6 +228,29 @@ def detect(
         overwrite=overwrite,
     )
     return DetectionSummary(summary["outcome"], summary["warnings"], summary)
+
+
+@dataclass(frozen=True, slots=True)
+class _OfPolicy:
+    """Pieces that were computed in the precision of now: another machine's would not fit in bit for bit."""
+
+    kept: Checkpoint
+    predictor: Predictor
+
+    def load(self, unit: str) -> Piece | None:
+        return self.kept.load(self._named(unit))
+
+    def store(self, unit: str, piece: Piece) -> None:
+        self.kept.store(self._named(unit), piece)
+
+    def _named(self, unit: str) -> str:
+        return f"{self.predictor.policy}-{unit}"  # asked each time: it changes where a GPU's memory does not suffice
+
+
+def _with_machine(analysis: Analysis, predictor: Predictor) -> Analysis:
+    """Say in the map's provenance what the network ran on at last: lack of memory may have moved it."""
+    provenance = {**analysis.map.provenance, "device": predictor.device, "precision": predictor.policy}
+    return replace(analysis, map=replace(analysis.map, provenance=provenance))
 
 
 def frame_of(slide: Slide, client_view: ClientView | None, name: str | None) -> Frame:

@@ -22,7 +22,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from hepamap.errors import ModelNotFoundError, PackDamagedError, PackInvalidError, ThresholdInvalidError
+from hepamap.errors import ModelNotFoundError, PackDamagedError, PackInvalidError
+from hepamap.folders import put_in_place
 
 DEFAULT_MODEL = "hcc-10x"
 """The pack that is used where nobody names one."""
@@ -158,21 +159,6 @@ class ModelPack:
             raise self._damaged(f"are no safetensors file ({error})") from error
         return {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}
 
-    def threshold_of(self, operating_point: str) -> float:
-        """The threshold of a named operating point.
-
-        Raises:
-            ThresholdInvalidError: the pack has none of that name.
-        """
-        for point in self.manifest.operating_points:
-            if point.name == operating_point:
-                return point.threshold
-        names = ", ".join(point.name for point in self.manifest.operating_points) or "none"
-        raise ThresholdInvalidError(
-            f"The model {self.name} has no operating point named {operating_point!r}.",
-            cure=f"Use a number between 0 and 1, or one of its operating points: {names}.",
-        )
-
     def _verified_bytes(self) -> bytes:
         path = self.folder / self.manifest.weights.file
         try:
@@ -271,9 +257,7 @@ def write_pack(
         (staging / WEIGHTS_NAME).write_bytes(data)
         (staging / MANIFEST_NAME).write_text(manifest_json(manifest), encoding="utf-8")
         (staging / CARD_NAME).write_text(card, encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(staging, folder)
+        put_in_place(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return load_pack(folder)

@@ -17,6 +17,7 @@ from hepamap.geometry import Grid, Lattice
 from hepamap.maps import (
     Checkpoint,
     PatchNetwork,
+    Piece,
     Progress,
     Run,
     fill_dense,
@@ -35,6 +36,7 @@ __all__ = [
     "Analysis",
     "AnalysisParameters",
     "Checkpoint",
+    "Piece",
     "Progress",
     "analyse",
     "ignore_progress",

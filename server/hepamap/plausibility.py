@@ -43,8 +43,12 @@ class StainTally:
         red, green, blue = tissue[:, 0], tissue[:, 1], tissue[:, 2]
         # Pink to violet: both stains take green out of the light most, and both let light through.
         is_he = (red - green >= _MIN_CONTRAST) & (blue >= green - _MIN_CONTRAST) & (np.maximum(red, blue) >= _MIN_BRIGHTNESS)
-        self.tissue_pixels += len(tissue)
-        self.he_pixels += int(is_he.sum())
+        self.include(len(tissue), int(is_he.sum()))
+
+    def include(self, tissue_pixels: int, he_pixels: int) -> None:
+        """Count what was counted before, by another tally."""
+        self.tissue_pixels += tissue_pixels
+        self.he_pixels += he_pixels
 
     @property
     def he_share(self) -> float:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from hepamap import RESEARCH_USE_ONLY
 from hepamap.errors import OutputExistsError, OutputNotWritableError, ResultDamagedError, ThresholdInvalidError
 from hepamap.features import feature_collection, to_text
+from hepamap.folders import is_anchored, put_in_place
 from hepamap.geometry import Point, Region
 from hepamap.pipeline import Analysis, regions_of
 from hepamap.probability_map import ProbabilityMap
@@ -70,13 +71,17 @@ class StoredResult:
     ) -> dict[str, Any]:
         """The tumour regions as GeoJSON, from the stored map; what is None is as in the run.
 
+        Holes are filled up to the run's area, and never larger ones than the smallest region: in a filled hole there may be a
+        region that is shown by itself, and would count twice.
+
         Raises:
             ThresholdInvalidError: not strictly between 0 and 1.
         """
         parameters = self.summary["parameters"]
         threshold = require_threshold(parameters["threshold"] if threshold is None else threshold)
         min_area_um2 = parameters["min_area_um2"] if min_area_um2 is None else min_area_um2
-        return contours_of(self.map, threshold, min_area_um2, parameters["min_hole_area_um2"], frame or self.frame)
+        min_hole_area_um2 = min(parameters["min_hole_area_um2"], min_area_um2)
+        return contours_of(self.map, threshold, min_area_um2, min_hole_area_um2, frame or self.frame)
 
     def colour_png(self) -> bytes:
         """The map in colour, one pixel per cell."""
@@ -158,7 +163,7 @@ def _require_free(folder: Path, *, overwrite: bool) -> None:
         raise OutputExistsError(
             f"{folder.name} is a file, not a folder.", cure="Give the name of a folder that is not there yet."
         )
-    if os.path.ismount(folder) or folder.resolve() == Path.cwd():
+    if is_anchored(folder):
         raise OutputExistsError(
             f"The result cannot take the place of {folder.resolve()}: it is a mounted disk, or the folder that you are in.",
             cure="Give a new folder inside it.",
@@ -308,21 +313,9 @@ def _sync(folder: Path) -> None:
 
 
 def _replace(staging: Path, folder: Path) -> None:
-    """Rename the staging folder; an earlier result steps aside first and goes only when the new one is in place."""
-    if not folder.exists():
-        os.rename(staging, folder)
-        return
+    """Give the staging folder its name; only an earlier result makes room for it."""
     _require_free(folder, overwrite=True)
-    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".old", dir=folder.parent))
-    try:
-        os.rename(folder, old / "result")
-        os.rename(staging, folder)
-    except OSError:
-        if (old / "result").exists():
-            os.rename(old / "result", folder)
-        old.rmdir()
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    put_in_place(staging, folder)
 
 
 def _staging_beside(folder: Path) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -85,8 +85,10 @@ def blocks_of(lattice: Lattice, wanted: NDArray[np.bool_] | None = None) -> list
     return blocks if wanted is None else [block for block in blocks if wanted[block.slices].any()]
 
 
-def read_ahead(items: Iterable[Item], read: Callable[[Item], Pixels]) -> Iterator[tuple[Item, Pixels]]:
+def read_ahead(items: Iterable[Item], read: Callable[[Item], Pixels]) -> Generator[tuple[Item, Pixels]]:
     """Read items, in order, while the caller works on earlier ones.
+
+    Whoever stops early closes it (`contextlib.closing`) before what is read from: threads may be inside.
 
     Args:
         items: what to read; taken from the iterable no sooner than needed.

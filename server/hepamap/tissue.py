@@ -29,11 +29,6 @@ def is_background_pixel(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return np.asarray(rgb.sum(axis=-1, dtype=np.uint16) > 3 * BACKGROUND_MEAN_RGB)
 
 
-def background_share(rgb: NDArray[np.uint8]) -> float:
-    """Share of background pixels in a patch (H, W, 3), 0 to 1."""
-    return float(is_background_pixel(rgb).mean())
-
-
 def tissue_patches(rgb: NDArray[np.uint8], patch_m: int, stride_m: int) -> NDArray[np.bool_]:
     """Which overlapping patches of a field are tissue, i.e. have at most 50 % background pixels.
 

@@ -23,6 +23,7 @@ from hepamap.jobs.queue import Polling
 from hepamap.jobs.runner import JobContext, JobRunner, RunnerLimits
 from hepamap.jobs.states import JobState
 from hepamap.jobs.store import JobStore
+from hepamap.maps import Piece
 from hepamap.settings import Settings
 from hepamap.worker.checkpoint import FolderCheckpoint
 from hepamap.worker.handler import DetectionHandler
@@ -140,10 +141,12 @@ def test_a_worker_that_cannot_write_fails_the_analysis_and_does_the_next(on_disk
 def test_a_piece_of_a_map_that_finds_no_room_costs_only_itself(disk: Path) -> None:
     checkpoint = FolderCheckpoint(disk, "key")
     values = np.arange(64 * 1024, dtype=np.float32)
-    checkpoint.store("before", values)
+    checkpoint.store("before", Piece(values, 2, 1))
     fill(disk)
-    checkpoint.store("after", values)
-    np.testing.assert_array_equal(checkpoint.load("before"), values)
+    checkpoint.store("after", Piece(values, 2, 1))
+    before = checkpoint.load("before")
+    assert before is not None
+    np.testing.assert_array_equal(before.values, values)
     assert checkpoint.load("after") is None
     assert [path.name for path in (disk / "key").iterdir()] == ["before.npy"]
 

@@ -41,6 +41,7 @@ def test_semicolons_optional_columns_and_byte_order_mark(tmp_path: Path) -> None
         (HEADER + "a.svs,a.json,p,train\nb.svs,b.json,q,dev\n", "Line 3 .* “dev” under “split”"),
         ("slide,annotations,group,split,mpp\na.svs,a.json,p,train,big\n", "“big” under “mpp”"),
         (HEADER + "a.svs,a.json,p,train\na.svs,b.json,p,train\n", r"a\.svs stands twice"),
+        (HEADER + "a.svs,a.json,p,train\nx/../a.svs,b.json,q,test\n", r"a\.svs stands twice"),
     ],
 )
 def test_what_is_wrong_in_a_table_is_named(tmp_path: Path, text: str, message: str) -> None:
@@ -52,6 +53,20 @@ def test_what_is_wrong_in_a_table_is_named(tmp_path: Path, text: str, message: s
 def test_a_group_in_two_splits_is_refused(tmp_path: Path) -> None:
     with pytest.raises(GroupInTwoSplitsError, match="“p1” stand in train and val"):
         read_cohort(write(tmp_path, HEADER + "a.svs,a.json,p1,train\nb.svs,b.json,p1,val\n"))
+
+
+def test_a_slide_is_one_by_whatever_path(tmp_path: Path) -> None:
+    (tmp_path / "a.svs").touch()
+    (tmp_path / "b.svs").symlink_to("a.svs")
+    with pytest.raises(CohortInvalidError, match=r"b\.svs stands twice"):
+        read_cohort(write(tmp_path, HEADER + "a.svs,a.json,p1,train\nb.svs,b.json,p2,test\n"))
+
+
+def test_a_group_is_one_in_whatever_spelling(tmp_path: Path) -> None:
+    with pytest.raises(GroupInTwoSplitsError, match="“Patient 1” stand in train and val"):
+        read_cohort(write(tmp_path, HEADER + "a.svs,a.json,Patient 1,train\nb.svs,b.json,patient  1,val\n"))
+    slides = read_cohort(write(tmp_path, HEADER + "a.svs,a.json,Patient 1,val\nb.svs,b.json,patient  1 ,val\n"))
+    assert [slide.group for slide in slides] == ["Patient 1", "Patient 1"]  # one patient when intervals are drawn
 
 
 def test_a_missing_table_is_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from hepamap.errors import OutputExistsError, ResolutionTooCoarseError, SlideNot
 from hepamap.slide import Slide
 from hepamap.training.build import DatasetSpec, build_dataset
 from hepamap.training.dataset import Dataset, combine, open_dataset
-from hepamap.training.errors import DatasetEmptyError, DatasetInvalidError, GroupInTwoSplitsError
+from hepamap.training.errors import DatasetEmptyError, DatasetInvalidError, GroupInTwoSplitsError, SlideInTwoSplitsError
 from hepamap.training.sampling import Sampler, points_inside
 from hepamap.training.show import show_dataset
 
@@ -41,7 +41,7 @@ def test_patches_are_balanced_and_carry_the_label_of_their_tissue(dataset: Datas
         patches = splits[split]
         assert (patches.labels == 1).sum() == (patches.labels == 0).sum() == count
         assert ((redness(patches.take(range(len(patches)))) > 0) == (patches.labels == 1)).all()
-    assert sorted(set(splits["train"].slides.tolist())) == ["s0.tif", "s1.tif"]
+    assert sorted(set(splits["train"].slides.tolist())) == ["0000-s0.npy", "0001-s1.npy"]
 
 
 def test_every_patch_is_the_pixels_at_its_place(dataset: Dataset) -> None:
@@ -149,12 +149,28 @@ def test_random_points_are_uniform_over_islands() -> None:
 
 
 def test_existing_folder_is_kept_unless_told(cohort: Path, tmp_path: Path) -> None:
-    (tmp_path / "set").mkdir()
-    (tmp_path / "set" / "mine.txt").write_text("x", encoding="utf-8")
-    with pytest.raises(OutputExistsError, match="set exists"):
-        build_dataset(cohort, tmp_path / "set", SPEC)
-    build_dataset(cohort, tmp_path / "set", DatasetSpec(1.84, 64, {"val": 4}), overwrite=True)
-    assert not (tmp_path / "set" / "mine.txt").exists()
+    folder = tmp_path / "set"
+    build_dataset(cohort, folder, DatasetSpec(1.84, 64, {"val": 4}))
+    with pytest.raises(OutputExistsError, match="a data set in set already"):
+        build_dataset(cohort, folder, DatasetSpec(1.84, 64, {"val": 2}))
+    build_dataset(cohort, folder, DatasetSpec(1.84, 64, {"val": 2}), overwrite=True)
+    assert len(open_dataset(folder).rows) == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_what_is_no_data_set_is_never_replaced(cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a folder of slides that was named by mistake, nothing is touched, nor is anything computed."""
+    shutil.copytree(cohort.parent, tmp_path / "slides")
+    (tmp_path / "slides" / "manifest.json").write_text('{"schema_version": 1}', encoding="utf-8")
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "slides").iterdir()}
+    monkeypatch.setattr(Slide, "open", None)
+    with pytest.raises(OutputExistsError, match="no data set") as caught:
+        build_dataset(cohort, tmp_path / "slides", SPEC, overwrite=True)
+    assert caught.value.cure
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "slides").iterdir()} == before
+    monkeypatch.chdir(tmp_path / "slides")
+    with pytest.raises(OutputExistsError, match="the folder that you are in"):
+        build_dataset(cohort, Path(), SPEC, overwrite=True)
 
 
 def test_bad_slides_are_refused_before_anything_is_written(tmp_path: Path) -> None:
@@ -202,6 +218,22 @@ def test_a_group_in_two_splits_of_two_data_sets_is_refused(dataset: Dataset, tmp
         combine([dataset, open_dataset(copy)], 1.84, 64)
 
 
+def test_a_copied_slide_in_two_splits_is_refused(dataset: Dataset, cohort: Path, tmp_path: Path) -> None:
+    """Names, groups and folders differ; the pixels are those of s0.tif."""
+    for kind in ("tif", "geojson"):
+        shutil.copy(cohort.parent / f"s0.{kind}", tmp_path / f"copy.{kind}")
+    header = "slide,annotations,group,split\n"
+    table = tmp_path / "c.csv"
+    row = f"{cohort.parent / 's0.tif'},{cohort.parent / 's0.geojson'},p1,train\n"
+    table.write_text(f"{header}{row}copy.tif,copy.geojson,p2,test\n", encoding="utf-8")
+    with pytest.raises(SlideInTwoSplitsError, match=r"s0\.tif \(train\) and copy\.tif \(test\) are the same slide"):
+        build_dataset(table, tmp_path / "set", DatasetSpec(1.84, 64, {"train": 4, "test": 4}))
+    table.write_text(f"{header}copy.tif,copy.geojson,p2,test\n", encoding="utf-8")
+    other = build_dataset(table, tmp_path / "set", DatasetSpec(1.84, 64, {"test": 4}))
+    with pytest.raises(SlideInTwoSplitsError, match=r"copy\.tif \(test\)"):
+        combine([dataset, other], 1.84, 64)
+
+
 def test_show_counts_and_draws(dataset: Dataset, tmp_path: Path) -> None:
     summary = show_dataset(dataset.folder, tmp_path / "sheet.png")
     assert [(s.split, s.slides, s.tumour, s.non_tumour, s.fields) for s in summary.splits] == [
@@ -223,6 +255,20 @@ def test_show_counts_and_draws(dataset: Dataset, tmp_path: Path) -> None:
     left, right = sheet[:64, :64].mean(axis=(0, 1)), sheet[:64, 8 * 64 + 16 :][:, :64].mean(axis=(0, 1))
     assert left[0] > left[2]  # BGR: blue is toy liver
     assert right[2] > right[0]
+
+
+def test_slides_of_one_name_are_two(tmp_path: Path) -> None:
+    rows = []
+    for number, name in enumerate("AB"):
+        (tmp_path / name).mkdir()
+        write_slide(tmp_path / name / "slide.tif", toy_pixels(number))
+        (tmp_path / name / "slide.geojson").write_text(json.dumps(tumour_and_liver()), encoding="utf-8")
+        rows.append(f"{name}/slide.tif,{name}/slide.geojson,{name},train")
+    (tmp_path / "c.csv").write_text("\n".join(["slide,annotations,group,split", *rows]), encoding="utf-8")
+    build_dataset(tmp_path / "c.csv", tmp_path / "set", DatasetSpec(1.84, 64, {"train": 10}))
+    summary = show_dataset(tmp_path / "set")
+    assert [split.slides for split in summary.splits] == [2]
+    assert [(slide.slide, slide.tumour, slide.non_tumour) for slide in summary.slides] == [("slide.tif", 5, 5)] * 2
 
 
 def test_show_says_what_was_left_out(tmp_path: Path) -> None:

@@ -224,6 +224,12 @@ def test_names_that_all_mean_nothing_are_an_error_with_the_names(tmp_path: Path)
             labelled_areas(slide, row)
         assert "--tumour-class" in caught.value.cure
         assert labelled_areas(slide, row, DEFAULT_CLASSES.with_names(["tumr"])).tumour_l0.area == 99 * 99
+        # Where others are known, what means nothing is no “everything else”; what was drawn as liver inside of it is liver.
+        known = feature([box(200, 0, 300, 100)], classification="Tumor"), feature([box(0, 0, 9, 9)], classification="Normal")
+        row.annotations.write_text(collection(feature([box(0, 0, 99, 99)], classification="Grade 2"), *known), encoding="utf-8")
+        areas = labelled_areas(slide, row)
+        assert (areas.tumour_l0.area, areas.ignored_classes) == (100 * 100, {"Grade 2": 1})
+        assert areas.non_tumour_l0.area == 768 * 768 - 100 * 100 - 99 * 99 + 9 * 9
         # A biopsy without any tumour drawn is no error.
         row.annotations.write_text(collection(), encoding="utf-8")
         assert labelled_areas(slide, row).non_tumour_l0.area == 768 * 768

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hepamap.errors import OutputExistsError
+from hepamap.errors import OutputExistsError, OutputNotWritableError
+from hepamap.model_pack import write_pack
 from hepamap.networks import BACKBONES, read_weights
 from hepamap.training.build import DatasetSpec, build_dataset
 from hepamap.training.curves import draw_curves, read_log
@@ -24,6 +26,7 @@ from hepamap.training.errors import (
     TensorBoardMissingError,
     TrainingDivergedError,
 )
+from hepamap.training.run_files import cut_log
 from hepamap.training.train import TrainResult, train
 
 # Keras' plateau schedule asks TensorFlow for an array in a way that NumPy 2 dislikes.
@@ -156,8 +159,6 @@ def test_the_state_holds_more_than_the_weights(undisturbed: Path) -> None:
 
 
 def test_a_finished_training_that_lost_its_pack_is_only_evaluated(data: Path, undisturbed: Path, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(undisturbed / "run", tmp_path / "run")
     before = state(tmp_path)
     result = run(tmp_path, data, resume=True)
@@ -167,9 +168,59 @@ def test_a_finished_training_that_lost_its_pack_is_only_evaluated(data: Path, un
     assert len(log_of(tmp_path)) == 4
 
 
-def test_what_cannot_go_on_is_refused(data: Path, undisturbed: Path, tmp_path: Path) -> None:
-    import shutil
+def test_a_finished_training_is_given_again_and_nothing_is_done(data: Path, tmp_path: Path) -> None:
+    """As by a loop over recipes that was interrupted in a later one."""
+    first = run(tmp_path, data, resume=True)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "models").rglob("*")}
+    metrics = tmp_path / "run" / "metrics.json"
+    written = metrics.read_text()
+    metrics.unlink()  # killed after the pack was written
+    again = run(tmp_path, data, resume=True)
+    assert again == first
+    assert metrics.read_text() == written
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "models").rglob("*")} == before
+    # A pack that another training wrote stays a reason to stop.
+    pack = first.pack
+    write_pack(pack.folder, pack.manifest, {name: value + 1 for name, value in pack.read_weights().items()}, "")
+    with pytest.raises(OutputExistsError, match="toy/1"):
+        run(tmp_path, data, resume=True)
 
+
+def test_a_run_may_be_given_its_own_recipe(
+    data: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(undisturbed / "run", tmp_path / "run")
+    monkeypatch.setitem(BACKBONES, "Tiny", tiny)
+    recipe = tmp_path / "run" / "recipe.toml"
+    before = recipe.read_text()
+    train(recipe, [data], tmp_path / "run", models_dir=tmp_path / "models", resume=True)
+    assert recipe.read_text() == before
+
+
+def test_a_log_is_cut_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "log.csv"
+    rows = "epoch,loss\r\n" + "".join(f"{epoch},1\r\n" for epoch in range(3))
+    log.write_text(rows, newline="")
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", full)
+        with pytest.raises(OutputNotWritableError, match="No space left"):
+            cut_log(log, 2)
+    assert log.read_bytes().decode() == rows
+    cut_log(log, 2)
+    assert log.read_text().splitlines() == ["epoch,loss", "0,1", "1,1"]
+    log.write_text("")
+    with pytest.raises(ResumeImpossibleError, match=r"log\.csv"):
+        cut_log(log, 2)
+    log.unlink()
+    with pytest.raises(ResumeImpossibleError, match=r"log\.csv"):
+        cut_log(log, 2)
+
+
+def test_what_cannot_go_on_is_refused(data: Path, undisturbed: Path, tmp_path: Path) -> None:
     shutil.copytree(undisturbed / "run", tmp_path / "run")
     with pytest.raises(OutputExistsError) as exists:
         run(tmp_path, data, resume=False)
@@ -177,6 +228,7 @@ def test_what_cannot_go_on_is_refused(data: Path, undisturbed: Path, tmp_path: P
     with pytest.raises(ResumeImpossibleError, match="another recipe or other data") as other:
         run(tmp_path, data, resume=True, text=RECIPE.replace("learning_rate = 0.02", "learning_rate = 0.01"))
     assert "weights:" in other.value.cure
+    assert (tmp_path / "run" / "recipe.toml").read_text() == RECIPE  # of the training that is there
     checkpoint = tmp_path / "run" / "checkpoint.npz"
     checkpoint.write_bytes(checkpoint.read_bytes()[:200])
     with pytest.raises(ResumeImpossibleError, match="damaged"):

@@ -1,20 +1,23 @@
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import shapely
+from numpy.typing import NDArray
 
 from hepamap.geometry import Point
 from hepamap.networks import SEGMENTERS, build_network, read_weights
+from hepamap.training.batches import PlainBatches
 from hepamap.training.build import DatasetSpec, build_dataset
-from hepamap.training.dataset import combine, open_dataset
+from hepamap.training.dataset import PatchSet, combine, open_dataset
 from hepamap.training.errors import DatasetEmptyError, DatasetInvalidError, RecipeInvalidError
 from hepamap.training.pixel_masks import pixel_mask
 from hepamap.training.recipe import read_recipe
-from hepamap.training.train import train
+from hepamap.training.train import patch_answers, train
 
 from .conftest import SIDE
 
@@ -110,6 +113,30 @@ def test_a_network_for_pixels_learns_and_answers_for_pixels(data: Path, tmp_path
     again = train(recipe_file(tmp_path), [data], tmp_path / "run", models_dir=tmp_path / "again", resume=True)
     for name, value in again.pack.read_weights().items():
         np.testing.assert_array_equal(value, result.pack.read_weights()[name])
+
+
+class LeftIsTumour:
+    """Answers 1 on the left quarter of each patch."""
+
+    def predict_on_batch(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        answer = np.zeros((*batch.shape[:3], 2), np.float32)
+        answer[:, :, : batch.shape[2] // 4, 1] = 1
+        return answer
+
+
+def test_the_scores_of_many_patches_need_no_memory_for_their_pixels() -> None:
+    count = 3000  # of 64 × 64 px with two numbers each: 98 MB
+    nothing, names = np.zeros(count, np.intp), np.full(count, "s")
+    patches = PatchSet((np.zeros((1, 64, 64, 3), np.uint8),), nothing, nothing, nothing.astype(np.int8), names, names)
+    batches = PlainBatches(patches, np.arange(count), 16)
+    tracemalloc.start()
+    try:
+        answers = patch_answers(LeftIsTumour(), batches)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(answers, np.full(count, 0.25, np.float32))
+    assert peak < 10e6
 
 
 def test_pixels_without_a_label_do_not_count() -> None:

@@ -20,9 +20,10 @@ from hepamap.training.errors import (
     DatasetInvalidError,
     InitialWeightsMissingError,
     PrecisionUnavailableError,
+    RecipeInvalidError,
     TrainingDivergedError,
 )
-from hepamap.training.recipe import ScheduleSection
+from hepamap.training.recipe import ScheduleSection, read_recipe
 from hepamap.training.train import train
 
 RECIPE = """
@@ -174,7 +175,6 @@ def test_arithmetic_that_would_be_imitated_is_refused_before_hours_are_spent(
 
 def test_dropout_can_be_weakened_while_training(data: Path, tmp_path: Path) -> None:
     from hepamap.training.fitting import starting_model
-    from hepamap.training.recipe import read_recipe
 
     patches = combine([open_dataset(data)], 1.84, 64)["train"]
     recipe = read_recipe(recipe_file(tmp_path, ("batch_size = 8", "batch_size = 8\ndropout = 0.5")))
@@ -296,6 +296,52 @@ def test_time_counts_where_it_is_further_than_the_steps() -> None:
     assert keeper.fraction == pytest.approx(0.1)
     now[0] = 30.0
     assert keeper.fraction == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("kind", "warm_up"), [("plateau", 0), ("plateau", 3), ("cosine", 0)])
+def test_decay_divides_the_rate_of_each_step(kind: str, warm_up: int) -> None:
+    """Beside the plateau rule, which here divides it by ten after step 5."""
+    import keras
+
+    from hepamap.training.callbacks import TimeKeeper, schedule_callbacks
+
+    def rates(decay: float) -> list[float]:
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+        model.compile(keras.optimizers.SGD(0.5))
+        keeper = TimeKeeper(1, 10, None)
+        schedule = ScheduleSection.model_validate({"kind": kind, "warm_up_steps": warm_up})
+        rate = schedule_callbacks(schedule, 0.5, keeper, "val_accuracy", decay)[0]
+        rate.set_model(model)
+        found = []
+        for step in range(10):
+            keeper.step = step
+            if step == 6 and kind == "plateau":
+                model.optimizer.learning_rate = float(model.optimizer.learning_rate.numpy()) / 10
+            rate.on_train_batch_begin(step)
+            found.append(float(model.optimizer.learning_rate.numpy()))
+        return found
+
+    for step, (plain, decayed) in enumerate(zip(rates(0.0), rates(0.1), strict=True)):
+        assert decayed == pytest.approx(plain / (1 + 0.1 * step), rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras' plateau schedule
+def test_a_recipes_decay_reaches_its_training(data: Path, tmp_path: Path) -> None:
+    edits = ("learning_rate = 0.05", "learning_rate = 0.05\ndecay = 0.1"), ('kind = "cosine"', 'kind = "plateau"')
+    train(recipe_file(tmp_path, *edits), [data], tmp_path / "run", models_dir=tmp_path / "models")
+    with np.load(tmp_path / "run" / "checkpoint.npz") as file:
+        numbers = [float(file[name]) for name in file.files if name != "state" and file[name].shape == ()]
+    assert any(number == pytest.approx(0.05 / (1 + 0.1 * 29)) for number in numbers)  # of the last of 30 steps
+
+
+def test_decay_is_of_sgd_and_changes_no_work_that_has_none(tmp_path: Path) -> None:
+    recipe = read_recipe(recipe_file(tmp_path, ("learning_rate = 0.05", "learning_rate = 0.05\ndecay = 0.001")))
+    assert recipe.training.decay == 0.001
+    assert "decay" in recipe.model_dump_json()
+    assert "decay" not in read_recipe(recipe_file(tmp_path)).model_dump_json()
+    adam = ('optimiser = "sgd"', 'optimiser = "adam"\ndecay = 0.001')
+    with pytest.raises(RecipeInvalidError, match="belongs to the optimiser sgd"):
+        read_recipe(recipe_file(tmp_path, adam))
 
 
 def test_plateau_is_the_papers_schedule() -> None:

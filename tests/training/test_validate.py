@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 
 from hepamap.detection import Detector
 from hepamap.geometry import Grid, PixelSize, Region
-from hepamap.model_pack import find_pack, load_pack
+from hepamap.model_pack import Calibration, OperatingPoint, find_pack, load_pack, write_pack
 from hepamap.probability_map import ProbabilityMap
 from hepamap.training import validate as validation
 from hepamap.training.cohort import CohortSlide
 from hepamap.training.evaluate import Judged, SlideScore
+from hepamap.training.evaluation.errors import OneClassError, SplitEmptyError
 from tests.conftest import write_tiff_slide
-from tests.packs import write_network_pack
+from tests.packs import manifest_body, write_network_pack
 
 LATTICE = Grid(1.0, 64, 16, PixelSize(1.0, 1.0)).covering(Region(0, 0, 160, 160))
 
@@ -104,6 +105,72 @@ def test_the_outcome_stands_in_the_manifest(tmp_path: Path, row: CohortSlide) ->
     assert "dense mode may be the default" in validation.markdown(found)
     worse = replace(found, report={**found.report, "dense_may_be_default": False})
     assert validation.write_validation(worse).manifest.default_mode == "patch"
+
+
+def test_a_slide_without_tumour_has_no_part_in_the_sensitivity() -> None:
+    """Its own is a ratio of nothing to nothing; the mean is that of the other."""
+    tally = validation._Tally()
+    for name, sensitivity in (("a", 0.8), ("b", float("nan"))):
+        item = judged(maps(), shapely.box(0, 0, 9, 9))
+        item = replace(item, score=replace(item.score, sensitivity=sensitivity))
+        validation._compare(name, {"patch": item, "dense": item}, tally)
+    found = validation._report(tally, [], 16)
+    for mode in ("patch", "dense"):
+        assert (found[mode]["sensitivity"], found[mode]["sensitivity_slides"]) == (0.8, 1)
+        assert (found[mode]["specificity"], found[mode]["specificity_slides"]) == (0.7, 2)
+
+
+def test_one_class_is_refused() -> None:
+    item = judged(maps(), shapely.box(0, 0, 9, 9))
+    item = replace(item, truth=np.zeros_like(item.truth))
+    with pytest.raises(OneClassError, match="0 are tumour"):
+        report(item, item)
+
+
+def test_slides_that_choose_are_not_those_of_the_test(tmp_path: Path) -> None:
+    table = tmp_path / "c.csv"
+
+    def write(*splits: str) -> None:
+        rows = [f"{split}.tif,{split}.geojson,{split},{split}" for split in splits]
+        table.write_text("\n".join(["slide,annotations,group,split", *rows]))
+
+    write("train", "val", "test")
+    assert [row.split for row in validation.slides_of(table, None)] == ["val"]
+    assert [row.split for row in validation.slides_of(table, "test")] == ["test"]
+    write("test")  # as the held-out phantoms
+    assert [row.split for row in validation.slides_of(table, None)] == ["test"]
+    with pytest.raises(SplitEmptyError, match="“val”") as caught:
+        validation.slides_of(table, "val")
+    assert "test" in caught.value.cure
+    with pytest.raises(SplitEmptyError):
+        validation.validate("any", [], Detector(tmp_path))
+
+
+def test_what_was_measured_in_the_other_mode_is_said_to_be(tmp_path: Path) -> None:
+    slides = {"mode": "patch", "slides": 3}
+    slides |= {"groups": 3, "split": "test", "stride": 16, "interval": "95%", "youden_per_slide": {}, "at_default_threshold": {}}
+    calibration = Calibration(temperature=1.5, expected_error=0.1, expected_error_at_temperature=0.05)
+    changes = {
+        "calibration": calibration,
+        "evaluation": {"slides": slides, "operating_points_remarks": ["Two coincide."]},
+        "operating_points": (OperatingPoint(name="sensitive", threshold=0.3),),
+    }
+    body = manifest_body().model_copy(update=changes)
+    pack = write_pack(tmp_path / "tiny-5x" / "1.0.0", body, {"a/kernel": np.zeros(1)}, "# Mine\n")
+    figures = dict.fromkeys(("auc", "iou", "sensitivity", "specificity"), 0.9)
+    as_good = validation.Validation(pack, {"patch": figures, "dense": figures, "dense_may_be_default": False})
+    same = validation.write_validation(as_good)  # patch stays
+    assert same.manifest.calibration == calibration
+    assert same.manifest.evaluation["operating_points_remarks"] == ["Two coincide."]
+    changed = validation.write_validation(replace(as_good, pack=same, report={**as_good.report, "dense_may_be_default": True}))
+    assert changed.manifest.default_mode == "dense"
+    assert changed.manifest.calibration is None
+    remarks = changed.manifest.evaluation["operating_points_remarks"]
+    assert remarks[0] == "Two coincide."
+    assert "of the mode patch, which is not the default" in remarks[1]
+    assert remarks[1] in (changed.folder / "MODEL_CARD.md").read_text(encoding="utf-8")
+    back = validation.write_validation(replace(as_good, pack=changed))
+    assert back.manifest.evaluation["operating_points_remarks"] == ["Two coincide."]
 
 
 def test_a_head_that_flattens_is_refused(tmp_path: Path, row: CohortSlide) -> None:

@@ -63,7 +63,9 @@ def verify(
 def validate(
     model: Annotated[str, typer.Argument(help="id or id@version")],
     table: Annotated[Path, typer.Argument(help="CSV: slide, annotations, group, split, … of slides that were not trained on")],
-    split: Annotated[str, typer.Option(help="Which rows of the table.")] = "test",
+    split: Annotated[
+        str | None, typer.Option(help="Which rows of the table; default: val, or test where the table has no val.")
+    ] = None,
     stride: Annotated[int | None, typer.Option(help="Step between patches, model px; default: as the model says.")] = None,
     write: Annotated[bool, typer.Option(help="Put the outcome into the pack's manifest.")] = True,
     models_dir: ModelsDir = None,
@@ -74,10 +76,9 @@ def validate(
     """
     from hepamap.detection import Detector
     from hepamap.training import validate as validation
-    from hepamap.training.cohort import read_cohort
 
     settings = Settings()
-    slides = [row for row in read_cohort(table) if row.split == split]
+    slides = validation.slides_of(table, split)
     detector = Detector(models_dir or settings.models_dir, settings.precision)
     with progress_bar("validate") as tell:
         found = validation.validate(model, slides, detector, stride_m=stride, progress=tell)

@@ -5,7 +5,8 @@ Patches of a stride that is a multiple of 16 are among those answers. A stride o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from hepamap.lanes import Lane, plan_lanes
 from hepamap.maps.run import DenseNetwork, Run
 from hepamap.networks.dense import UNIT_M
 from hepamap.networks.strips import PHASE_M, REACH_M, REACH_UNITS, lane_width_m, latency_units
+from hepamap.plausibility import StainTally
 from hepamap.slide import Slide
 from hepamap.tiles import read_ahead
 from hepamap.tissue import background_counts, tissue_from_counts
@@ -113,9 +115,10 @@ def fill_dense(slide: Slide, network: DenseNetwork, lattice: Lattice, wanted: ND
         else:
             values[walk.cells] = stored
             run.advance(stored.size)
-    for walk, answers in _answered(slide, network, lattice.grid, missing, run):
-        values[walk.cells] = np.where(wanted[walk.cells], answers, np.float32(np.nan))
-        run.store(walk.name, values[walk.cells])
+    with closing(_answered(slide, network, lattice.grid, missing, run)) as walked:
+        for walk, answers, seen in walked:
+            values[walk.cells] = np.where(wanted[walk.cells], answers, np.float32(np.nan))
+            run.store(walk.name, values[walk.cells], seen)
     run.advance(run.total)
     return values
 
@@ -165,18 +168,19 @@ def _walks(part: _Pass, network: DenseNetwork, patch_m: int, wanted: NDArray[np.
 
 def _answered(
     slide: Slide, network: DenseNetwork, grid: Grid, walks: list[_Walk], run: Run
-) -> Iterator[tuple[_Walk, NDArray[np.float32]]]:
-    """Walk lane after lane; yields the values of each lane's cells, NaN on background."""
+) -> Generator[tuple[_Walk, NDArray[np.float32], StainTally]]:
+    """Walk lane after lane; yields the values of each lane's cells, NaN on background, and the colours seen for them."""
 
     def read(chunk: _Chunk) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         region_m = chunk.walk.region_m(grid.patch_m, chunk.first, chunk.rows_m)
         pixels = slide.read_region(grid.l0_from_m(region_m), grid.mpp)
         return pixels, background_counts(pixels[:, REACH_M : pixels.shape[1] - REACH_M], UNIT_M)
 
-    chunks = read_ahead(_chunks(walks, grid.patch_m), read)
-    for walk in walks:
-        answers, background = _walk(walk, network, chunks, grid.patch_m, run)
-        yield walk, _values(walk, answers, background, grid.patch_m)
+    with closing(read_ahead(_chunks(walks, grid.patch_m), read)) as chunks:
+        for walk in walks:
+            seen = StainTally()
+            answers, background = _walk(walk, network, chunks, grid.patch_m, run, seen)
+            yield walk, _values(walk, answers, background, grid.patch_m), seen
 
 
 def _walk(
@@ -185,8 +189,9 @@ def _walk(
     chunks: Iterator[tuple[_Chunk, tuple[NDArray[np.uint8], NDArray[np.uint8]]]],
     patch_m: int,
     run: Run,
+    seen: StainTally,
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """All answers of one lane, as they come out, and the background counts of all that was fed."""
+    """All answers of one lane, as they come out, and the background counts of all that was fed, whose colours are counted."""
     with run.clock.measure("network"):
         lane = network.open_lane(walk.lane.width)
     rows_m = walk.fed_rows_m(patch_m)
@@ -196,7 +201,7 @@ def _walk(
     while fed < rows_m:
         with run.clock.measure("waiting"):
             _, (pixels, counts) = next(chunks)
-        run.stain.add(pixels)
+        seen.add(pixels)
         background.append(counts)
         # No more than a strip at once, so that a cancel need not wait for a whole chunk.
         step = lane.rows_m

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import numpy as np
 from numpy.typing import NDArray
 
 from hepamap.geometry import Lattice, Region
 from hepamap.maps.run import PatchNetwork, Run
+from hepamap.plausibility import StainTally
 from hepamap.slide import Slide
 from hepamap.tiles import Block, TileBatch, blocks_of, read_ahead
 from hepamap.tissue import tissue_patches
@@ -48,14 +51,15 @@ def fill_patchwise(
         else:
             values[block.slices] = stored
             run.advance(block.columns * block.rows)
-    fields = read_ahead(missing, read)
-    for _ in missing:
-        with run.clock.measure("waiting"):
-            block, field = next(fields)
-        run.stain.add(field)
-        chosen = tissue_patches(field, grid.patch_m, grid.stride_m) & wanted[block.slices]
-        values[block.slices] = _answers(network, TileBatch(block, field), chosen, lattice, run)
-        run.store(_unit(block), values[block.slices])
+    with closing(read_ahead(missing, read)) as fields:
+        for _ in missing:
+            with run.clock.measure("waiting"):
+                block, field = next(fields)
+            seen = StainTally()
+            seen.add(field)
+            chosen = tissue_patches(field, grid.patch_m, grid.stride_m) & wanted[block.slices]
+            values[block.slices] = _answers(network, TileBatch(block, field), chosen, lattice, run)
+            run.store(_unit(block), values[block.slices], seen)
     run.advance(run.total)
     return values
 

@@ -50,13 +50,23 @@ class DenseNetwork(PatchNetwork, Protocol):
         """Begin a lane."""
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A finished part of a map, and the colours that were seen for it: a run that goes on judges the whole slide."""
+
+    values: NDArray[np.float32]
+    tissue_pixels: int
+    """Of the sample that `StainTally` takes."""
+    he_pixels: int
+
+
 class Checkpoint(Protocol):
     """Keeps finished pieces of a map, so that a run that was killed goes on from there."""
 
-    def load(self, unit: str) -> NDArray[np.float32] | None:
+    def load(self, unit: str) -> Piece | None:
         """A piece that an earlier run stored, or None."""
 
-    def store(self, unit: str, values: NDArray[np.float32]) -> None:
+    def store(self, unit: str, piece: Piece) -> None:
         """Keep a finished piece."""
 
 
@@ -108,11 +118,15 @@ class Run:
         self.progress(Progress(int(self.done + 1e-6), self.total, "classifying"))
 
     def stored(self, unit: str, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
-        """A piece of the map from an earlier run, if there is one of this shape."""
+        """The values of a piece from an earlier run, if there is one of this shape; its colours are counted."""
         found = None if self.checkpoint is None else self.checkpoint.load(unit)
-        return found if found is not None and found.shape == shape else None
+        if found is None or found.values.shape != shape:
+            return None
+        self.stain.include(found.tissue_pixels, found.he_pixels)
+        return found.values
 
-    def store(self, unit: str, values: NDArray[np.float32]) -> None:
-        """Keep a finished piece for a later run."""
+    def store(self, unit: str, values: NDArray[np.float32], seen: StainTally) -> None:
+        """Keep a finished piece for a later run, and count the colours that were seen for it."""
+        self.stain.include(seen.tissue_pixels, seen.he_pixels)
         if self.checkpoint is not None:
-            self.checkpoint.store(unit, values)
+            self.checkpoint.store(unit, Piece(values, seen.tissue_pixels, seen.he_pixels))

@@ -8,6 +8,7 @@ stand on a grid that is anchored at the slide's origin and holds whole cells, so
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from hepamap.errors import StrideInvalidError
 from hepamap.geometry import Grid, Lattice, Region
 from hepamap.maps.run import PatchNetwork, Run
 from hepamap.networks.registry import window_side_m
+from hepamap.plausibility import StainTally
 from hepamap.slide import Slide
 from hepamap.tiles import FIELD_SIDE_M, read_ahead
 from hepamap.tissue import tissue_patches
@@ -114,19 +116,20 @@ def fill_segment(
     def read(item: tuple[_Block, tuple[slice, slice]]) -> NDArray[np.uint8]:
         return slide.read_region(lattice.grid.l0_from_m(_region_m(item[0], windows)), lattice.grid.mpp)
 
-    fields = read_ahead(missing, read)
-    for _ in missing:
-        with run.clock.measure("waiting"):
-            (block, place), field = next(fields)
-        run.stain.add(field)
-        _, _, own_rows, own_columns = block.cells_of(lattice, windows.cells)
-        asked = np.zeros((block.rows * windows.cells, block.columns * windows.cells), np.bool_)
-        asked[own_rows, own_columns] = wanted[place]
-        chosen = asked & _tissue(field, windows)
-        mirrored = _mirrored_at_the_edge(field, _region_m(block, windows), slide, lattice.grid)
-        values[place] = _answers(network, mirrored, chosen, windows, run)[own_rows, own_columns]
-        run.store(_unit(block), values[place])
-        run.advance(values[place].size)
+    with closing(read_ahead(missing, read)) as fields:
+        for _ in missing:
+            with run.clock.measure("waiting"):
+                (block, place), field = next(fields)
+            seen = StainTally()
+            seen.add(field)
+            _, _, own_rows, own_columns = block.cells_of(lattice, windows.cells)
+            asked = np.zeros((block.rows * windows.cells, block.columns * windows.cells), np.bool_)
+            asked[own_rows, own_columns] = wanted[place]
+            chosen = asked & _tissue(field, windows)
+            mirrored = _mirrored_at_the_edge(field, _region_m(block, windows), slide, lattice.grid)
+            values[place] = _answers(network, mirrored, chosen, windows, run)[own_rows, own_columns]
+            run.store(_unit(block), values[place], seen)
+            run.advance(values[place].size)
     run.advance(run.total)
     return values
 

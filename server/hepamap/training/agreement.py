@@ -24,11 +24,6 @@ class Shift:
     x_cell: float
     y_cell: float
 
-    @property
-    def length_cell(self) -> float:
-        """Length of the displacement, cells."""
-        return float(np.hypot(self.x_cell, self.y_cell))
-
 
 def intersection_over_union(predicted: BaseGeometry, truth: BaseGeometry) -> float:
     """Shared area over united area (Jaccard); 1 where both are empty."""

@@ -57,12 +57,16 @@ def labelled_areas(slide: Slide, row: CohortSlide, classes: ClassMap = DEFAULT_C
     to_l0 = _to_l0(slide, row, file)
     drawn = areas_by_meaning(file.annotations, classes)
     _check_classes(row, file, drawn)
-    tumour, non_tumour, left_out = (shapely.transform(area, to_l0) for area in (drawn.tumour, drawn.non_tumour, drawn.left_out))
+    tumour, non_tumour, left_out, unknown = (
+        shapely.transform(area, to_l0) for area in (drawn.tumour, drawn.non_tumour, drawn.left_out, drawn.unknown)
+    )
     _check_place(slide, row, shapely.union_all([tumour, non_tumour]))
     if row.unannotated == "non_tumour":
         bounds = slide.bounds_l0
         whole = shapely.box(bounds.x, bounds.y, bounds.right, bounds.bottom)
-        non_tumour = whole.difference(tumour).difference(left_out)
+        # Somebody drew something that is not known here (“HCC grade 2”): it is not “everything else”.
+        rest = whole.difference(shapely.union_all([tumour, left_out, unknown]))
+        non_tumour = shapely.union_all([rest, non_tumour])
     unit = to_l0(np.array([[0.0, 0.0], [1.0, 1.0]]))
     conflict = drawn.conflict_area * float(np.prod(unit[1] - unit[0]))
     return SlideAreas(tumour, non_tumour, conflict, file, drawn.ignored)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,9 +19,10 @@ import numpy as np
 
 from hepamap import __version__
 from hepamap.errors import OutputExistsError, OutputNotWritableError
+from hepamap.folders import is_anchored, put_in_place
 from hepamap.training.build_slide import Draw, SlideJob, draw, draw_fields, draw_masks, keep_rows, slide_job
 from hepamap.training.class_map import DEFAULT_CLASSES, ClassMap
-from hepamap.training.cohort import SPLITS, check_cohort, read_cohort
+from hepamap.training.cohort import SPLITS, check_cohort, read_cohort, require_one_split
 from hepamap.training.dataset import (
     COLUMNS,
     MANIFEST_NAME,
@@ -33,7 +33,7 @@ from hepamap.training.dataset import (
     Dataset,
     open_dataset,
 )
-from hepamap.training.errors import DatasetEmptyError, TrainingError
+from hepamap.training.errors import DatasetEmptyError, DatasetInvalidError, TrainingError
 from hepamap.training.field_sampling import Row, choose_fields, fields_wanted
 from hepamap.training.fields import FIELD_COLUMNS, FIELD_FOLDER, FIELD_TABLE, MARGIN_M, UNIT_M, field_side_m, labels_path
 from hepamap.training.patches import NON_TUMOUR, TUMOUR
@@ -101,27 +101,27 @@ def build_dataset(
             stopped before goes on where it was.
         spec: resolution, numbers, seed.
         workers: processes that draw side by side; the result does not depend on it.
-        overwrite: replace a data set that is there.
+        overwrite: replace a data set that is there; never anything else.
         progress: told after each slide.
 
     Raises:
         CohortInvalidError, AnnotationError, SlideError: the input is at fault.
         DatasetEmptyError: a split has no patch of one class.
-        OutputError: the folder exists or cannot be written, or the disk is too small.
+        OutputError: something is in the folder, it cannot be written, or the disk is too small.
     """
     slides = [slide for slide in read_cohort(table) if slide.split in spec.per_class]
     check_cohort(slides, table.name)
-    if out_dir.exists() and not overwrite:
-        raise OutputExistsError(f"The folder {out_dir.name} exists.", cure="Name another folder, or add --overwrite.")
+    out_dir = out_dir.resolve()
+    _require_free(out_dir, overwrite=overwrite)
     sampler = Sampler(spec.mpp, spec.patch_m, spec.seed)
     jobs = [slide_job(number, row, sampler, spec.classes) for number, row in enumerate(slides)]
+    require_one_split((job.fingerprint, job.row.split, job.row.slide.name) for job in jobs)
     work_dir = out_dir.parent / f".{out_dir.name}.unfinished"
     try:
         _prepare(work_dir, spec, jobs)
         made = _Build(spec, jobs, work_dir, workers, progress).run()
-        if out_dir.exists():
-            shutil.rmtree(out_dir)
-        os.replace(made, out_dir)
+        _require_free(out_dir, overwrite=overwrite)  # hours may have passed
+        put_in_place(made, out_dir)
     except OSError as error:
         raise OutputNotWritableError(
             f"The data set {out_dir.name} cannot be written ({error.strerror}).", cure="Check permissions and free space."
@@ -131,6 +131,32 @@ def build_dataset(
         raise
     shutil.rmtree(work_dir, ignore_errors=True)
     return open_dataset(out_dir)
+
+
+def _require_free(folder: Path, *, overwrite: bool) -> None:
+    """Check that a data set may go into a folder; replacing means deleting, and only data sets are ever deleted.
+
+    Raises:
+        OutputExistsError: something else is there, or a data set that nobody asked to replace.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir() or is_anchored(folder):
+        raise OutputExistsError(
+            f"The data set cannot take the place of {folder}: it is a file, a mounted disk, or the folder that you are in.",
+            cure="Name a folder that is not there yet.",
+        )
+    if not any(folder.iterdir()):
+        return
+    try:
+        open_dataset(folder)
+    except DatasetInvalidError as error:
+        raise OutputExistsError(
+            f"The folder {folder.name} is not empty, and what is in it is no data set of this version of hepamap.",
+            cure="Name another folder.",
+        ) from error
+    if not overwrite:
+        raise OutputExistsError(f"There is a data set in {folder.name} already.", cure="Name another folder, or add --overwrite.")
 
 
 def _prepare(work_dir: Path, spec: DatasetSpec, jobs: Sequence[SlideJob]) -> None:

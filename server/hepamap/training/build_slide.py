@@ -21,6 +21,7 @@ from hepamap.slide import Slide
 from hepamap.training.areas import labelled_areas
 from hepamap.training.class_map import ClassMap
 from hepamap.training.cohort import CohortSlide
+from hepamap.training.dataset import shard_name
 from hepamap.training.field_sampling import Row, read_field
 from hepamap.training.fields import labels_path
 from hepamap.training.patches import TUMOUR
@@ -44,8 +45,8 @@ class SlideJob:
 
     @property
     def shard(self) -> str:
-        """Name of its files: slides of different folders may have one name, their numbers differ."""
-        return f"{self.number:04d}-{self.row.slide.stem}.npy"
+        """Name of its files."""
+        return shard_name(self.number, self.row.slide.name)
 
     def has(self, label: int) -> bool:
         """Whether anything is drawn of a class."""

@@ -90,23 +90,28 @@ class TellEpoch(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 class CosineRate(keras.callbacks.Callback):  # type: ignore[misc]
-    """Learning rate along half a cosine, after a linear warm-up."""
+    """Learning rate along half a cosine, after a linear warm-up; divided by 1 + decay × step, as Keras 2 had it."""
 
-    def __init__(self, base: float, warm_up_steps: int, keeper: TimeKeeper, *, falling: bool) -> None:
+    def __init__(self, base: float, warm_up_steps: int, keeper: TimeKeeper, *, falling: bool, decay: float = 0.0) -> None:
         super().__init__()
         self._base, self._warm_up, self._keeper, self._falling = base, warm_up_steps, keeper, falling
+        self._decay = decay
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Set the rate of this step."""
         # Without a fall, the rate belongs to the plateau rule once it is warm.
         if self._falling or self._keeper.step <= self._warm_up:
             self.model.optimizer.learning_rate = self.rate()
+        elif self._decay:
+            # By the share of one step, so that what the plateau rule has made of it stays.
+            before, now = (1 + self._decay * step for step in (self._keeper.step - 1, self._keeper.step))
+            self.model.optimizer.learning_rate = float(self.model.optimizer.learning_rate.numpy()) * before / now
 
     def rate(self) -> float:
         """The learning rate of the coming step."""
         warm = min(1.0, (self._keeper.step + 1) / self._warm_up) if self._warm_up else 1.0
         fall = (1 + math.cos(math.pi * self._keeper.fraction)) / 2 if self._falling else 1.0
-        return self._base * warm * (_FINAL_SHARE + (1 - _FINAL_SHARE) * fall)
+        return self._base * warm * (_FINAL_SHARE + (1 - _FINAL_SHARE) * fall) / (1 + self._decay * self._keeper.step)
 
 
 class KeepBest(keras.callbacks.Callback):  # type: ignore[misc]
@@ -208,11 +213,13 @@ class Report(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 def schedule_callbacks(
-    schedule: ScheduleSection, learning_rate: float, keeper: TimeKeeper, accuracy: str
+    schedule: ScheduleSection, learning_rate: float, keeper: TimeKeeper, accuracy: str, decay: float = 0.0
 ) -> list[keras.callbacks.Callback]:
     """The callbacks of a recipe's schedule; `accuracy` is the name of the validation accuracy in Keras' logs."""
     is_cosine = schedule.kind == "cosine"
-    callbacks: list[keras.callbacks.Callback] = [CosineRate(learning_rate, schedule.warm_up_steps, keeper, falling=is_cosine)]
+    callbacks: list[keras.callbacks.Callback] = [
+        CosineRate(learning_rate, schedule.warm_up_steps, keeper, falling=is_cosine, decay=decay)
+    ]
     if not is_cosine:
         callbacks.append(
             keras.callbacks.ReduceLROnPlateau(

@@ -16,31 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hepamap.training.callbacks import KeepBest, TimeKeeper
-from hepamap.training.errors import ResumeImpossibleError
-from hepamap.training.run_files import read_npz, write_npz
+from hepamap.training.run_files import STATE_KEY, Progress, damaged_state, progress_of, read_npz, write_npz
 
-_STATE, _VARIABLE = "state", "variable/"
+_VARIABLE = "variable/"
 # What Keras' own callbacks remember between epochs; they forget it when a training begins.
 _REMEMBERED = ("wait", "best", "cooldown_counter", "stopped_epoch", "best_epoch")
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a training was at the end of an epoch."""
-
-    work: str
-    """What was trained: another recipe or other data cannot go on from here."""
-    epochs: int
-    """Finished."""
-    steps: int
-    elapsed_s: float
-    best_epoch: int
-    best_val_loss: float
-    stopped: bool
-    """No further epoch was to come."""
-    time_is_up: bool
-    remembered: list[dict[str, Any]]
-    """By callback."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +51,10 @@ def read_checkpoint(path: Path, work: str) -> Checkpoint | None:
         return None
     try:
         arrays = read_npz(path)
-        progress = Progress(**json.loads(str(arrays[_STATE])))
         variables = [arrays[f"{_VARIABLE}{i}"] for i in range(len(arrays) - 1)]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ResumeImpossibleError(
-            f"The state of the training in {path.parent.name} is damaged ({error}).", cure="Start anew with --overwrite."
-        ) from error
-    if progress.work != work:
-        raise ResumeImpossibleError(
-            f"The training in {path.parent.name} had another recipe or other data.",
-            cure="Resume with the very same ones; to change something, start anew from its best weights "
-            '(initialise = "weights:RUN/best.npz" in the recipe).',
-        )
-    return Checkpoint(progress, variables)
+    except (OSError, ValueError, KeyError) as error:
+        raise damaged_state(path, error) from error
+    return Checkpoint(progress_of(arrays.get(STATE_KEY), path, work), variables)
 
 
 class SaveCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no types
@@ -124,7 +95,7 @@ class SaveCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # keras s
             remembered=[_known(callback) for callback in self._others],
         )
         arrays = {f"{_VARIABLE}{i}": np.asarray(variable.numpy()) for i, variable in enumerate(_variables(self.model))}
-        write_npz(self._path, {_STATE: np.array(json.dumps(asdict(self.progress))), **arrays})
+        write_npz(self._path, {STATE_KEY: np.array(json.dumps(asdict(self.progress))), **arrays})
 
 
 def _variables(model: keras.Model) -> list[keras.Variable]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from hepamap.training.readers.drawn import Annotation, polygonal
+from hepamap.regions import polygonal
+from hepamap.training.readers.drawn import Annotation
 
 
 def _normalised(name: str) -> str:
@@ -70,6 +71,8 @@ class DrawnAreas:
     non_tumour: BaseGeometry
     left_out: BaseGeometry
     """Excluded by the annotator, or drawn as both classes."""
+    unknown: BaseGeometry
+    """Of no known class: nobody said what it is. May overlap the others, which were said."""
     conflict_area: float
     """Area drawn as both, in square units of the frame: belongs to neither."""
     ignored: dict[str, int]
@@ -83,10 +86,12 @@ def areas_by_meaning(annotations: Iterable[Annotation], classes: ClassMap = DEFA
     """
     drawn: dict[str, list[BaseGeometry]] = {"tumour": [], "non_tumour": [], "excluded": []}
     ignored: Counter[str] = Counter()
+    unknown: list[BaseGeometry] = []
     for annotation in annotations:
         meaning = classes.meaning(annotation.class_name)
         if meaning is None:
             ignored[annotation.class_name or "no class"] += 1
+            unknown.append(annotation.polygon)
         else:
             drawn[meaning].append(annotation.polygon)
     tumour, non_tumour, excluded = (shapely.union_all(drawn[key]) for key in ("tumour", "non_tumour", "excluded"))
@@ -96,6 +101,7 @@ def areas_by_meaning(annotations: Iterable[Annotation], classes: ClassMap = DEFA
         polygonal(tumour.difference(left_out)),
         polygonal(non_tumour.difference(left_out)),
         polygonal(left_out),
+        shapely.union_all(unknown),
         float(conflict.area),
         dict(sorted(ignored.items())),
     )

@@ -4,7 +4,7 @@ A CSV file with a header, UTF-8, comma or semicolon. Paths are relative to the t
 
 - slide: the slide file.
 - annotations: the file with what was drawn on it.
-- group: tumour or patient; all slides of one group must stand in one split.
+- group: tumour or patient; all slides of one group must stand in one split. Letter case and spaces do not matter.
 - split: train, val or test.
 - unannotated (optional): what tissue outside all annotations means: `ignore` (default), or `non_tumour`, e.g. on
   biopsies where only the tumour was drawn.
@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hepamap.training.errors import CohortInvalidError, GroupInTwoSplitsError
+from hepamap.training.errors import CohortInvalidError, GroupInTwoSplitsError, SlideInTwoSplitsError
 
 SPLITS = ("train", "val", "test")
 _REQUIRED = ("slide", "annotations", "group", "split")
@@ -58,7 +58,8 @@ def read_cohort(path: Path) -> list[CohortSlide]:
     _check_columns(path.name, [name.strip() for name in rows.fieldnames or ()])
     slides = [_slide(path, number, row) for number, row in enumerate(rows, start=2)]
     check_cohort(slides, path.name)
-    return slides
+    spelled: dict[str, str] = {}
+    return [replace(slide, group=spelled.setdefault(group_key(slide.group), slide.group)) for slide in slides]
 
 
 def check_cohort(slides: Iterable[CohortSlide], name: str) -> None:
@@ -67,17 +68,45 @@ def check_cohort(slides: Iterable[CohortSlide], name: str) -> None:
     if not slides:
         raise CohortInvalidError(f"The table {name} has no slides.", cure="Add a row for each annotated slide.")
     splits_of: dict[str, set[str]] = defaultdict(set)
+    spelled: dict[str, str] = {}
     seen: set[Path] = set()
     for slide in slides:
-        if slide.slide in seen:
+        file = slide.slide.resolve()
+        if file in seen:
             raise CohortInvalidError(f"The slide {slide.slide.name} stands twice in {name}.", cure="Remove one row.")
-        seen.add(slide.slide)
-        splits_of[slide.group].add(slide.split)
-    for group, splits in splits_of.items():
+        seen.add(file)
+        key = group_key(slide.group)
+        spelled.setdefault(key, slide.group)
+        splits_of[key].add(slide.split)
+    for key, splits in splits_of.items():
         if len(splits) > 1:
             raise GroupInTwoSplitsError(
-                f"Slides of the group “{group}” stand in {' and '.join(sorted(splits))}.",
+                f"Slides of the group “{spelled[key]}” stand in {' and '.join(sorted(splits))}.",
                 cure="Put all slides of one tumour or patient into one split, or the score says nothing.",
+            )
+
+
+def group_key(group: str) -> str:
+    """What tells groups apart: “Patient 1” and “patient  1” are one."""
+    return " ".join(group.casefold().split())
+
+
+def require_one_split(slides: Iterable[tuple[str, str, str]]) -> None:
+    """Check that no slide stands in two splits under two names, as a copy does.
+
+    Args:
+        slides: fingerprint, split and name of each.
+
+    Raises:
+        SlideInTwoSplitsError: one does.
+    """
+    first: dict[str, Sequence[str]] = {}
+    for fingerprint, split, name in slides:
+        other_split, other_name = first.setdefault(fingerprint, (split, name))
+        if other_split != split:
+            raise SlideInTwoSplitsError(
+                f"{other_name} ({other_split}) and {name} ({split}) are the same slide.",
+                cure="Keep each slide, with all its copies, in one split, or the score says nothing.",
             )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hepamap.training.cohort import SPLITS
+from hepamap.training.cohort import SPLITS, group_key, require_one_split
 from hepamap.training.errors import DatasetInvalidError, GroupInTwoSplitsError
 
 MANIFEST_NAME = "manifest.json"
@@ -45,7 +45,7 @@ class PatchSet:
     labels: NDArray[np.int8]
     """(N,) 1 where tumour."""
     slides: NDArray[np.str_]
-    """(N,) name of the slide."""
+    """(N,) shard of the slide of each patch: slides of different folders may have one name."""
     groups: NDArray[np.str_]
     """(N,) tumour or patient."""
     masks: tuple[NDArray[np.int8], ...] = ()
@@ -94,6 +94,16 @@ class Dataset:
         return int(self.manifest["patch"])
 
 
+def shard_name(number: int, slide: str) -> str:
+    """Name of a slide's files: slides of different folders may have one name, their numbers differ.
+
+    Args:
+        number: of the slide, among those of the build and of `slides` in the manifest.
+        slide: the name of its file.
+    """
+    return f"{number:04d}-{Path(slide).stem}.npy"
+
+
 def open_dataset(folder: Path) -> Dataset:
     """Read a data set's tables.
 
@@ -124,7 +134,7 @@ def combine(datasets: Sequence[Dataset], mpp: float, patch_m: int) -> dict[str, 
 
     Raises:
         DatasetInvalidError: a data set has another resolution or patch side, or its shards are incomplete.
-        GroupInTwoSplitsError: a group is in one split here and in another there.
+        GroupInTwoSplitsError, SlideInTwoSplitsError: a group or slide is in one split here and in another there.
     """
     for dataset in datasets:
         if abs(dataset.mpp - mpp) > 1e-6 or dataset.patch_m != patch_m:
@@ -134,15 +144,18 @@ def combine(datasets: Sequence[Dataset], mpp: float, patch_m: int) -> dict[str, 
                 cure="Build a data set with the recipe's mpp and patch.",
             )
     _check_groups(datasets)
+    slides = [slide for dataset in datasets for slide in dataset.manifest["slides"]]
+    require_one_split((slide["fingerprint"], slide["split"], slide["slide"]) for slide in slides)
     return {split: _patch_set(datasets, split) for split in SPLITS}
 
 
 def _check_groups(datasets: Sequence[Dataset]) -> None:
     split_of: dict[str, str] = {}
     for row in (row for dataset in datasets for row in dataset.rows):
-        if split_of.setdefault(row["group"], row["split"]) != row["split"]:
+        known = split_of.setdefault(group_key(row["group"]), row["split"])
+        if known != row["split"]:
             raise GroupInTwoSplitsError(
-                f"The group “{row['group']}” is in {split_of[row['group']]} of one data set and in {row['split']} of another.",
+                f"The group “{row['group']}” is in {known} of one data set and in {row['split']} of another.",
                 cure="Keep each tumour or patient in the same split of every data set.",
             )
 
@@ -161,7 +174,7 @@ def _patch_set(datasets: Sequence[Dataset], split: str) -> PatchSet:
                 shards.append(_map_shard(dataset, row["shard"]))
                 if have_masks:
                     masks.append(_map_masks(dataset, row["shard"], len(shards[-1])))
-            place = (number_of[key], int(row["row"]), int(row["label"]), row["slide"], row["group"])
+            place = (number_of[key], int(row["row"]), int(row["label"]), row["shard"], row["group"])
             if place[1] >= len(shards[place[0]]):
                 raise _incomplete(dataset, row["shard"])
             places.append(place)

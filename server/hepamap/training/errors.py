@@ -53,6 +53,12 @@ class GroupInTwoSplitsError(CohortInvalidError):
     code = "group_in_two_splits"
 
 
+class SlideInTwoSplitsError(CohortInvalidError):
+    """One slide, under two names, stands in two splits: the score would be a lie."""
+
+    code = "slide_in_two_splits"
+
+
 class WorkerLostError(HepamapError):
     """A process that worked for this one was killed."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,14 @@ from hepamap.networks import build_network, read_weights, set_weights
 from hepamap.predictor import backend
 from hepamap.training import callbacks
 from hepamap.training.batches import FieldBatches, PlainBatches, TrainingBatches, scaled, some_fields, some_of_each, subset
-from hepamap.training.checkpoint import Progress, SaveCheckpoint, read_checkpoint
+from hepamap.training.checkpoint import SaveCheckpoint, read_checkpoint
 from hepamap.training.dataset import PatchSet
 from hepamap.training.errors import PrecisionUnavailableError
 from hepamap.training.fields import FieldSet, field_side_m
 from hepamap.training.forms import accuracy_of, training_model
 from hepamap.training.initialise import LSUV_PATCHES, initialise
 from hepamap.training.recipe import Recipe
-from hepamap.training.run_files import BEST_NAME, CHECKPOINT_NAME, LOG_NAME, TENSORBOARD_NAME
+from hepamap.training.run_files import BEST_NAME, CHECKPOINT_NAME, LOG_NAME, TENSORBOARD_NAME, Progress, cut_log
 
 Weights = dict[str, NDArray[Any]]
 
@@ -65,8 +64,10 @@ def fit(
         checkpoint.restore(model)
         keeper.go_on(before.steps, before.elapsed_s, time_is_up=before.time_is_up)
         best.go_on(before.best_epoch, before.best_val_loss)
-        _cut_log(run_dir / LOG_NAME, before.epochs)
-    schedule = callbacks.schedule_callbacks(recipe.schedule, options.learning_rate, keeper, accuracy_of(recipe))
+        if not before.stopped:
+            cut_log(run_dir / LOG_NAME, before.epochs)
+    decay = options.decay or 0.0
+    schedule = callbacks.schedule_callbacks(recipe.schedule, options.learning_rate, keeper, accuracy_of(recipe), decay)
     saver = SaveCheckpoint(run_dir / CHECKPOINT_NAME, work, schedule, keeper, best, before)
     if before is None or not before.stopped:
         log = keras.callbacks.CSVLogger(str(run_dir / LOG_NAME), append=before is not None)
@@ -108,15 +109,6 @@ def _history(done: Progress, epochs: int) -> dict[str, Any]:
         "stopped_because": stopped,
         "minutes": round(done.elapsed_s / 60, 1),
     }
-
-
-def _cut_log(path: Path, epochs: int) -> None:
-    """Leave the rows of the epochs that need not be done again."""
-    with path.open(encoding="utf-8", newline="") as file:
-        header, *rows = csv.reader(file)
-    kept = [row for row in rows if int(row[header.index("epoch")]) < epochs]
-    with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([header, *kept])
 
 
 def _batches(recipe: Recipe, splits: dict[str, PatchSet], fields: dict[str, FieldSet]) -> tuple[TrainingBatches, PlainBatches]:

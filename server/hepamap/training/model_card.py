@@ -32,8 +32,8 @@ _OWN_WEIGHTS = """## Putting your own weights in
 
 1. Outline tumour and non-tumour on your slides in QuPath (classes “Tumor” and “Non-tumor”) and export them as GeoJSON.
 2. Write a table `cohort.csv` with the columns `slide,annotations,group,split`; one tumour's slides stay in one split.
-3. `hepamap dataset build cohort.csv --out dataset --mpp {mpp:g} --patch {patch}`
-4. Copy the recipe `models/recipes/{id}.toml`, give it an `id` of your own and `origin = "own"`, then
+3. `hepamap dataset build cohort.csv --out dataset --mpp {mpp:g} --patch {patch}{options}`
+4. Copy the recipe `models/recipes/{recipe}.toml` and write into it {changes}. Then
    `hepamap train my-recipe.toml dataset --run run`.
 
 The new pack stands in `models/<id>/<version>/` and can be chosen by its id at once; no code changes.
@@ -51,7 +51,7 @@ def model_card(body: ManifestBody, origin: str) -> str:
         _FIRST_LINE[origin],
         RESEARCH_USE_ONLY,
         f"# {body.id} {body.version}: {body.title}",
-        _OWN_WEIGHTS.format(id=body.id, mpp=body.input.mpp, patch=body.input.patch).rstrip(),
+        own_weights(body).rstrip(),
         "## What it is",
         _table(
             {
@@ -68,6 +68,24 @@ def model_card(body: ManifestBody, origin: str) -> str:
         measured(body),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def own_weights(body: ManifestBody) -> str:
+    """The steps to one's own weights of such a model, with recipes that need nothing but the packs that ship."""
+    spec, is_segmentation = body.input, body.network.kind == "segmentation"
+    changes, options = ["an `id` of your own", '`origin = "own"`'], " --masks" if is_segmentation else ""
+    if is_segmentation:
+        recipe = "fcn-5x" if body.network.backbone.startswith("FCN") else "unet-5x"
+    elif spec.patch == 128:
+        recipe = "hcc-10x-start"
+        changes.append('`initialise = "pack:hcc-5x"`')  # its own start is a pack that does not ship
+    else:
+        recipe = "hcc-5x-start"
+    if (spec.mpp, spec.patch) != ((0.92, 128) if recipe == "hcc-10x-start" else (1.84, 64)):
+        strides, stride = list(body.strides), body.default_stride
+        changes += [f"`mpp = {spec.mpp:g}`", f"`patch = {spec.patch}`", f"`strides = {strides}`", f"`default_stride = {stride}`"]
+    listed = f"{', '.join(changes[:-1])} and {changes[-1]}"
+    return _OWN_WEIGHTS.format(mpp=spec.mpp, patch=spec.patch, options=options, recipe=recipe, changes=listed)
 
 
 def rewrite_card(pack: ModelPack) -> None:

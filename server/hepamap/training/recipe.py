@@ -12,6 +12,13 @@ from hepamap.networks.dense import can_be_dense
 from hepamap.networks.registry import HEADS, PIXELS, check_network
 from hepamap.training.errors import RecipeInvalidError
 
+DECAY = "Of sgd: the learning rate is divided by 1 + decay × step; the paper: 0.001."
+
+
+def is_absent(value: float | None) -> bool:
+    """Left out where it is not set: what was trained before there was this key is the same work."""
+    return value is None
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -55,6 +62,7 @@ class TrainingSection(_Strict):
     optimiser: Literal["sgd", "adam"] = Field(description="sgd (with momentum) or adam.")
     learning_rate: float = Field(gt=0, le=1)
     momentum: float = Field(default=0.9, ge=0, lt=1, description="Of sgd.")
+    decay: float | None = Field(default=None, gt=0, le=1, description=DECAY, exclude_if=is_absent)
     clip_norm: float | None = Field(default=None, gt=0, description="Largest norm of a gradient; guards the first steps.")
     batch_size: int = Field(ge=1, le=4096)
     dropout: float = Field(
@@ -127,6 +135,12 @@ class Recipe(_Strict):
     segmentation: SegmentationSection | None = None
     augmentation: AugmentationSection = AugmentationSection()
     schedule: ScheduleSection
+
+    @model_validator(mode="after")
+    def _decay_is_of_sgd(self) -> Recipe:
+        if self.training.decay is not None and self.training.optimiser != "sgd":
+            raise ValueError("training.decay belongs to the optimiser sgd")
+        return self
 
     @model_validator(mode="after")
     def _strides_fit(self) -> Recipe:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hepamap.errors import OutputNotWritableError
 from hepamap.training.cohort import SPLITS
-from hepamap.training.dataset import Dataset, PatchSet, combine, open_dataset
+from hepamap.training.dataset import Dataset, PatchSet, combine, open_dataset, shard_name
 from hepamap.training.fields import FieldSet, combine_fields
 from hepamap.training.patches import NON_TUMOUR, TUMOUR
 
@@ -77,7 +77,7 @@ def show_dataset(folder: Path, sheet: Path | None = None) -> DatasetSummary:
         dataset.mpp,
         dataset.patch_m,
         tuple(_split(name, splits[name], fields.get(name)) for name in SPLITS if len(splits[name])),
-        tuple(_slide(slide["slide"], slide["split"], splits[slide["split"]]) for slide in slides),
+        tuple(_slide(number, slide, splits[slide["split"]]) for number, slide in enumerate(slides)),
         (*_shortfalls(dataset), *(sentence for slide in slides for sentence in _warnings(slide))),
     )
 
@@ -88,9 +88,9 @@ def _split(name: str, patches: PatchSet, fields: FieldSet | None) -> SplitSummar
     return SplitSummary(name, slides, groups, tumour, non_tumour, 0 if fields is None else len(fields))
 
 
-def _slide(name: str, split: str, patches: PatchSet) -> SlideSummary:
-    labels = patches.labels[patches.slides == name]
-    return SlideSummary(name, split, int((labels == TUMOUR).sum()), int((labels == NON_TUMOUR).sum()))
+def _slide(number: int, slide: dict[str, Any], patches: PatchSet) -> SlideSummary:
+    labels = patches.labels[patches.slides == shard_name(number, slide["slide"])]
+    return SlideSummary(slide["slide"], slide["split"], int((labels == TUMOUR).sum()), int((labels == NON_TUMOUR).sum()))
 
 
 def _shortfalls(dataset: Dataset) -> list[str]:

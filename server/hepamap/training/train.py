@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -15,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hepamap import __version__
-from hepamap.errors import OutputExistsError, OutputNotWritableError
-from hepamap.model_pack import InputSpec, ManifestBody, Mode, ModelPack, NetworkSpec, write_pack
+from hepamap.errors import ModelError, OutputExistsError, OutputNotWritableError
+from hepamap.model_pack import InputSpec, ManifestBody, Mode, ModelPack, NetworkSpec, load_pack, write_pack
 from hepamap.networks import build_network, set_weights
 from hepamap.networks.dense import can_be_dense
 from hepamap.training.curves import draw_curves
@@ -27,7 +26,7 @@ from hepamap.training.fields import FieldSet, combine_fields
 from hepamap.training.metrics import patch_metrics
 from hepamap.training.model_card import INTENDED_USE, model_card
 from hepamap.training.recipe import Recipe, read_recipe
-from hepamap.training.run_files import BEST_NAME, CHECKPOINT_NAME, LOG_NAME
+from hepamap.training.run_files import BEST_NAME, CHECKPOINT_NAME, LOG_NAME, read_npz, read_progress, write_text
 
 if TYPE_CHECKING:
     from hepamap.training.callbacks import TrainProgress
@@ -35,6 +34,8 @@ if TYPE_CHECKING:
 Weights = dict[str, NDArray[Any]]
 
 METRICS_NAME, RECIPE_NAME, CURVES_NAME = "metrics.json", "recipe.toml", "curves.png"
+METRICS_OF = {"val": "validation", "test": "test"}
+"""Where scores stand in `evaluation`, by split."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,8 @@ def train(
         models_dir: where packs are; a recipe may start from one of them.
         overwrite: replace a pack or run that is there.
         resume: go on after the last finished epoch of a training in the same run folder that was killed; it ends with the
-            weights that it would have had (where the machine computes the same twice, as CPUs do).
+            weights that it would have had (where the machine computes the same twice, as CPUs do). One that is finished is
+            left as it is.
         tensorboard: write a log for TensorBoard too.
         progress: told after every step.
 
@@ -87,23 +89,52 @@ def train(
     pack_dir = models_dir / recipe.pack.id / recipe.pack.version
     datasets = [open_dataset(folder) for folder in dataset_dirs]
     splits, fields = _data(recipe, datasets)
+    work = _work(recipe, datasets)
+    done = read_progress(run_dir / CHECKPOINT_NAME, work) if resume else None
+    if done is not None and done.stopped and (pack := _own_pack(pack_dir, run_dir)) is not None:
+        return _finished(pack, run_dir)
     _prepare(run_dir, pack_dir, overwrite=overwrite, resume=resume)
-    shutil.copyfile(recipe_path, run_dir / RECIPE_NAME)
+    _copy_recipe(recipe_path, run_dir / RECIPE_NAME)
 
     from hepamap.training.fitting import fit
 
     try:
-        weights, history = fit(
-            recipe, splits, fields, run_dir, models_dir, work=_work(recipe, datasets), tensorboard=tensorboard, progress=progress
-        )
+        weights, history = fit(recipe, splits, fields, run_dir, models_dir, work=work, tensorboard=tensorboard, progress=progress)
     finally:
         draw_curves(run_dir / LOG_NAME, run_dir / CURVES_NAME)  # also of a training that failed: they show how
     metrics, thresholds, judged = _evaluate(recipe, weights, splits)
     body = _manifest(recipe, datasets, history, metrics, measured_points(thresholds, judged[0] == 1, judged[1]))
     pack = write_pack(pack_dir, body, weights, model_card(body, recipe.pack.origin))
+    return _finished(pack, run_dir)
+
+
+def _own_pack(pack_dir: Path, run_dir: Path) -> ModelPack | None:
+    """The pack that a finished training wrote before it was stopped, if what is there is that."""
+    try:
+        pack = load_pack(pack_dir)
+        shipped, best = pack.read_weights(), read_npz(run_dir / BEST_NAME)
+    except (ModelError, OSError, ValueError):
+        return None
+    rounded = {name: value.astype(np.float16).astype(np.float32) for name, value in best.items()}
+    is_own = shipped.keys() == rounded.keys() and all(np.array_equal(shipped[name], rounded[name]) for name in rounded)
+    return pack if is_own else None
+
+
+def _finished(pack: ModelPack, run_dir: Path) -> TrainResult:
+    """The last step of a training: its scores beside it, as the pack has them."""
+    manifest = pack.manifest
+    history = manifest.training["history"]
+    metrics = {name: manifest.evaluation[name] for name in METRICS_OF.values() if name in manifest.evaluation}
     text = json.dumps({"pack": pack.name, "history": history, "metrics": metrics}, indent=2) + "\n"
-    (run_dir / METRICS_NAME).write_text(text, encoding="utf-8")
+    write_text(run_dir / METRICS_NAME, text)
     return TrainResult(pack, run_dir, metrics, history)
+
+
+def _copy_recipe(source: Path, copy: Path) -> None:
+    """Keep what was asked for; it may be the copy itself that is given again."""
+    if copy.exists() and source.samefile(copy):
+        return
+    write_text(copy, source.read_text(encoding="utf-8"))
 
 
 def _data(recipe: Recipe, datasets: Sequence[Dataset]) -> tuple[dict[str, PatchSet], dict[str, FieldSet]]:
@@ -181,17 +212,26 @@ def _evaluate(
     model.compile(jit_compile=False)
     metrics: dict[str, Any] = {}
     judged: dict[str, tuple[NDArray[np.int8], NDArray[np.float32]]] = {}
-    for split, name in (("val", "validation"), ("test", "test")):
+    for split, name in METRICS_OF.items():
         patches = splits[split]
         if len(set(patches.labels.tolist())) == 2:
             batches = PlainBatches(patches, np.arange(len(patches)), recipe.training.batch_size)
-            answers = model.predict(batches, verbose=0)[..., 1]
-            # A network that answers for every pixel says of a patch what it says on average.
-            judged[name] = (patches.labels, answers.reshape(len(answers), -1).mean(axis=1))
+            judged[name] = (patches.labels, patch_answers(model, batches))
             metrics[name] = {**patch_metrics(*judged[name]), "slides": len(set(patches.slides.tolist()))}
     labels, probabilities = judged["validation"]
     thresholds = choose_thresholds(labels == 1, probabilities)
     return metrics, thresholds, judged.get("test", judged["validation"])
+
+
+def patch_answers(model: Any, batches: Sequence[Any]) -> NDArray[np.float32]:
+    """Tumour probability of each patch (N,); a network that answers for every pixel says of a patch what it says on average.
+
+    Args:
+        model: a keras model; answers (n, 2) or (n, P, P, 2).
+        batches: of patches and something more; averaged one by one, since the pixels of all patches may not fit in memory.
+    """
+    answers = (np.asarray(model.predict_on_batch(batches[number][0]))[..., 1] for number in range(len(batches)))
+    return np.concatenate([answer.reshape(len(answer), -1).mean(axis=1) for answer in answers])
 
 
 def _manifest(

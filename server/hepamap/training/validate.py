@@ -6,8 +6,10 @@ only if it was trained to be, so this is measured for each pack and stands in it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,8 +25,9 @@ from hepamap.networks.dense import can_be_dense
 from hepamap.pipeline import AnalysisParameters, Progress, analyse, ignore_progress
 from hepamap.slide import Slide
 from hepamap.training.class_map import DEFAULT_CLASSES, ClassMap
-from hepamap.training.cohort import CohortSlide
+from hepamap.training.cohort import CohortSlide, read_cohort
 from hepamap.training.evaluate import Judged, judge_map
+from hepamap.training.evaluation.errors import OneClassError, SplitEmptyError
 from hepamap.training.model_card import rewrite_card
 
 MODES = ("patch", "dense")
@@ -32,6 +35,7 @@ MAX_AUC_LOSS = 0.005
 """By which the AUC may be lower in dense mode, for it to be a model's default."""
 MIN_CONTOUR_IOU = 0.95
 """Of the contours of both modes, for the same."""
+_OTHER_MODE = "Operating points and figures of slides are of the mode"
 
 
 class NoDenseModeError(ModelError):
@@ -65,6 +69,29 @@ class Validation:
         return bool(self.report["dense_may_be_default"])
 
 
+def slides_of(table: Path, split: str | None) -> list[CohortSlide]:
+    """The slides of a table to validate on.
+
+    Args:
+        table: a cohort's table.
+        split: its name; None: `val`, because a mode that is chosen on slides is not judged on them too, or `test` in a table
+            that has no `val`.
+
+    Raises:
+        CohortInvalidError: the table cannot be used.
+        SplitEmptyError: it has no slide of that split.
+    """
+    cohort = read_cohort(table)
+    there = sorted({row.split for row in cohort})
+    split = split or ("val" if "val" in there else "test")
+    slides = [row for row in cohort if row.split == split]
+    if not slides:
+        raise SplitEmptyError(
+            f"The table {table.name} has no slide of the split “{split}”.", cure=f"Name one that it has: {', '.join(there)}."
+        )
+    return slides
+
+
 def validate(
     model: str,
     slides: Sequence[CohortSlide],
@@ -86,7 +113,11 @@ def validate(
 
     Raises:
         NoDenseModeError: the network has a head that flattens.
+        SplitEmptyError: there are no slides.
+        OneClassError: on all slides together, no patch with tissue is tumour, or none is not.
     """
+    if not slides:
+        raise SplitEmptyError("There is no slide to validate on.", cure="Give a table of annotated slides.")
     pack = find_pack(detector.models_dir, model)
     if not can_be_dense(pack.manifest.network.head):
         raise NoDenseModeError(
@@ -102,11 +133,23 @@ def validate(
 
 
 def write_validation(validation: Validation) -> ModelPack:
-    """Put a validation into the pack's manifest: dense mode is allowed, and is the default where it is as good."""
+    """Put a validation into the pack's manifest: dense mode is allowed, and is the default where it is as good.
+
+    What was measured on slides in the other mode is not the default's: operating points are said to be of that mode, as the
+    figures are by themselves; the calibration, which has no place to say it, goes.
+    """
     manifest = validation.pack.manifest
     evaluation = {**manifest.evaluation, "modes": validation.report}
     default = "dense" if validation.dense_is_as_good else "patch"
-    pack = rewrite_manifest(validation.pack, evaluation=evaluation, modes=MODES, default_mode=default)
+    changes: dict[str, Any] = {"modes": MODES, "default_mode": default}
+    slides = manifest.evaluation.get("slides")
+    if isinstance(slides, Mapping):
+        remarks = [said for said in evaluation.get("operating_points_remarks", ()) if not said.startswith(_OTHER_MODE)]
+        if slides["mode"] != default:
+            remarks.append(f"{_OTHER_MODE} {slides['mode']}, which is not the default: `hepamap evaluate --write` measures anew.")
+            changes["calibration"] = None
+        evaluation["operating_points_remarks"] = remarks
+    pack = rewrite_manifest(validation.pack, evaluation=evaluation, **changes)
     rewrite_card(pack)
     return pack
 
@@ -185,15 +228,22 @@ def _report(tally: _Tally, slides: Sequence[CohortSlide], stride_m: int) -> dict
 
 
 def _of_mode(judged: Sequence[Judged]) -> dict[str, Any]:
-    """Over the patches of all slides together, but for the outlines' IoU, which is the mean over slides."""
+    """AUC over the patches of all slides together; the others are means over the slides on which they are defined."""
     truth = np.concatenate([item.truth for item in judged])
     answer = np.concatenate([item.answer for item in judged])
+    if not 0 < truth.sum() < len(truth):
+        raise OneClassError(
+            f"Of the {len(truth)} patches with tissue and a label, {int(truth.sum())} are tumour: nothing to tell apart.",
+            cure="Add slides of this split that have what is missing.",
+        )
+    rates = {name: [getattr(item.score, name) for item in judged] for name in ("sensitivity", "specificity")}
+    defined = {name: [value for value in values if math.isfinite(value)] for name, values in rates.items()}
     return {
         "patches": len(truth),
         "auc": round(float(roc_auc_score(truth, answer)), 4),
         "iou": round(float(np.mean([item.score.iou for item in judged])), 4),
         "iou_lowest": round(min(item.score.iou for item in judged), 4),
-        "sensitivity": round(float(np.mean([item.score.sensitivity for item in judged])), 4),
-        "specificity": round(float(np.mean([item.score.specificity for item in judged])), 4),
+        **{name: round(float(np.mean(values)), 4) for name, values in defined.items()},
+        **{f"{name}_slides": len(values) for name, values in defined.items()},
         "seconds": round(sum(item.score.seconds for item in judged), 1),
     }

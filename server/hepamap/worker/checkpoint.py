@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import structlog
-from numpy.typing import NDArray
+
+from hepamap.maps import Piece
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -30,23 +31,26 @@ class FolderCheckpoint:
     def __init__(self, folder: Path, key: str) -> None:
         self._folder = folder / _usable(key)
 
-    def load(self, unit: str) -> NDArray[np.float32] | None:
-        """A piece that was stored, or None."""
+    def load(self, unit: str) -> Piece | None:
+        """A piece that was stored, or None; one of an older version, which has no counts, is none."""
         try:
             content = self._path(unit).read_bytes()
             if not content.startswith(_MAGIC):
                 return None
-            values = np.load(io.BytesIO(content), allow_pickle=False)
+            file = io.BytesIO(content)
+            values, counts = (np.load(file, allow_pickle=False) for _ in range(2))
         except (OSError, ValueError, EOFError):
             return None
-        return values if isinstance(values, np.ndarray) and values.dtype == np.float32 else None
+        if values.dtype != np.float32 or counts.dtype != np.int64 or counts.shape != (2,):
+            return None
+        return Piece(values, *counts.tolist())
 
-    def store(self, unit: str, values: NDArray[np.float32]) -> None:
-        """Keep a piece.
+    def store(self, unit: str, piece: Piece) -> None:
+        """Keep a piece: its values (any shape), then its two counts, in one file.
 
         Args:
             unit: its name: letters, digits, dot, hyphen, underscore.
-            values: any shape.
+            piece: what was computed.
         """
         path = self._path(unit)
         # A name of its own: another worker, which was given up but is not dead, may write the same piece.
@@ -54,7 +58,8 @@ class FolderCheckpoint:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with partial.open("xb") as file:
-                np.save(file, np.asarray(values, np.float32), allow_pickle=False)
+                np.save(file, np.asarray(piece.values, np.float32), allow_pickle=False)
+                np.save(file, np.array([piece.tissue_pixels, piece.he_pixels], np.int64), allow_pickle=False)
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(path)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import tracemalloc
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from hepamap.training.evaluation.bootstrap import Bootstrap, Interval, pair_wins
+from hepamap.training.evaluation.summary import summarise
 
 FEW = Bootstrap(resamples=150, seed=3)
 
@@ -51,10 +55,26 @@ def test_auc_as_the_slow_way() -> None:
     for row in np.random.default_rng(FEW.seed).integers(len(names), size=(FEW.resamples, len(names))):
         heap = np.concatenate([np.flatnonzero(np.array(groups) == names[index]) for index in row])
         areas.append(roc_auc_score(truth[heap], answer[heap]))
-    got = FEW.of_auc(truth, answer, groups)
+    got = FEW.of_auc(truth, answer, np.array([names.index(group) for group in groups]))
     assert got is not None
     assert got.value == pytest.approx(roc_auc_score(truth, answer))
     assert (got.low, got.high) == pytest.approx(tuple(np.quantile(areas, [0.025, 0.975])))
+
+
+def test_a_million_patches_do_not_carry_the_names_of_their_patients() -> None:
+    rng = np.random.default_rng(0)
+    outcomes = []
+    for group in ("patient from a register with a long name", "another one from there"):
+        truth = rng.random(500_000) < 0.3
+        answer = (rng.random(len(truth)) + 0.2 * truth).astype(np.float32)
+        outcomes.append(SimpleNamespace(group=group, truth=truth, answer=answer))
+    tracemalloc.start()
+    try:
+        summarise(None, (), outcomes, FEW)  # type: ignore[arg-type]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 100e6  # the names alone would take more
 
 
 def test_wins_are_counted_pair_by_pair() -> None:
@@ -86,7 +106,7 @@ def test_patients_without_spread_have_no_width() -> None:
 
 
 def test_one_class_has_no_auc() -> None:
-    assert FEW.of_auc(np.ones(2, np.bool_), np.zeros(2, np.float32), ["a", "b"]) is None
+    assert FEW.of_auc(np.ones(2, np.bool_), np.zeros(2, np.float32), np.array([0, 1])) is None
 
 
 def test_draws_without_a_figure_do_not_count() -> None:

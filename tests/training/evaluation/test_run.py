@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,16 +13,16 @@ import numpy as np
 import pytest
 
 from hepamap.errors import OutputExistsError, ParameterError, ResolutionTooCoarseError, StrideInvalidError
-from hepamap.model_pack import InputSpec, load_pack
+from hepamap.model_pack import InputSpec, NetworkSpec, load_pack
 from hepamap.training.build import DatasetSpec, build_dataset
-from hepamap.training.errors import AnnotationOutsideError, ClassesUnknownError, DatasetInvalidError
+from hepamap.training.errors import AnnotationOutsideError, ClassesUnknownError, DatasetInvalidError, SlideInTwoSplitsError
 from hepamap.training.evaluation.errors import NothingMeasuredError, OneClassError, SplitEmptyError
 from hepamap.training.evaluation.plan import EvaluationSpec, plan_runs
 from hepamap.training.evaluation.run import evaluate
 from hepamap.training.evaluation.scores import METRICS
 from hepamap.training.evaluation.sheet import worst_first
 from hepamap.training.evaluation.writing import write_files, write_into_packs
-from tests.training.conftest import box, feature
+from tests.training.conftest import box, feature, tumour_and_liver
 from tests.training.evaluation.conftest import RedDetector, weightless_pack
 
 
@@ -173,6 +174,17 @@ def test_patches_of_a_data_set(cohort: Path, detector: RedDetector, tmp_path: Pa
         evaluate(replace(asked, models=("other-5x",)), tmp_path / "out", detector)
 
 
+def test_patches_are_no_question_for_a_network_of_pixels(cohort: Path, detector: RedDetector, tmp_path: Path) -> None:
+    build_dataset(cohort, tmp_path / "patches-5x", DatasetSpec(mpp=1.84, patch_m=64, per_class={"test": 4}))
+    network = NetworkSpec(kind="segmentation", backbone="UNet", head="PIXELS")
+    weightless_pack(tmp_path / "models", "unet-5x", network=network, modes=("segment",), default_mode="segment")
+    asked = spec(None, models=("tiny-5x", "unet-5x"), datasets=(tmp_path / "patches-5x",))
+    with pytest.raises(ParameterError, match=r"unet-5x@1\.0\.0 answers for pixels") as caught:
+        evaluate(asked, tmp_path / "out", detector)
+    assert "without --dataset" in caught.value.cure
+    assert detector.network.asked == 0
+
+
 def redrawn(cohort: Path, folder: Path, features: list[Any], split: str = "test", unannotated: str = "ignore") -> Path:
     """A table of the last toy slide with other annotations."""
     folder.mkdir()
@@ -202,6 +214,20 @@ def test_one_class_only_is_said_and_is_no_number(cohort: Path, detector: RedDete
     table.write_text(table.read_text().replace(",test,", ",val,") + f"{cohort.parent / 's2.tif'},drawn.geojson,q,test,ignore\n")
     with pytest.raises(OneClassError, match="No patch with tissue is tumour on the slides of the split “val”"):
         evaluate(spec(table, choose_on="val"), tmp_path / "out", detector)
+
+
+def test_an_unknown_class_is_neither_and_is_said(cohort: Path, detector: RedDetector, tmp_path: Path) -> None:
+    """Red tissue that was drawn as something unknown would be the network's false alarms, were it non-tumour."""
+    drawn = [
+        feature([box(0, 0, 160, 768)], classification={"name": "Tumor"}),
+        feature([box(160, 0, 320, 768)], classification={"name": "HCC grade 2"}),
+    ]
+    table = redrawn(cohort, tmp_path / "drawn", drawn, unannotated="non_tumour")
+    (run,) = evaluate(spec(table), tmp_path / "out", detector).runs
+    fall_out = run.means["0.5"]["fall_out"]
+    assert fall_out is not None
+    assert fall_out.value < 0.05  # 160 of 480 columns would be a third
+    assert any("1 annotations of class “HCC grade 2” on s3 were left out" in sentence for sentence in run.remarks)
 
 
 def test_annotations_on_glass_measure_nothing(cohort: Path, detector: RedDetector, tmp_path: Path) -> None:
@@ -241,16 +267,27 @@ def test_bad_annotations_are_refused_before_anything_is_computed(
         ({"strides_m": (17,)}, StrideInvalidError, "17"),
         ({"thresholds": (1.5,)}, ParameterError, "1.5"),
         ({"write": True, "choose_on": "test"}, ParameterError, "cannot choose thresholds"),
+        ({"choose_on": "test"}, ParameterError, "cannot choose thresholds"),
         ({"write": True, "choose_on": "val", "strides_m": (64,)}, ParameterError, "default mode and stride"),
         ({"write": True}, ParameterError, "no table"),
     ],
-    ids=["mode", "stride", "threshold", "same-split", "not-default", "nothing-to-choose-on"],
+    ids=["mode", "stride", "threshold", "same-split", "same-split-unwritten", "not-default", "nothing-to-choose-on"],
 )
 def test_what_cannot_be_done_is_refused(
     detector: RedDetector, changes: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
         plan_runs(spec(Path("cohort.csv"), **changes), detector.models_dir)
+
+
+def test_a_copy_cannot_choose_for_its_original(cohort: Path, detector: RedDetector, tmp_path: Path) -> None:
+    table = redrawn(cohort, tmp_path / "drawn", tumour_and_liver()["features"])
+    shutil.copy(cohort.parent / "s3.tif", tmp_path / "drawn" / "copy.tif")
+    with table.open("a") as file:
+        file.write("copy.tif,drawn.geojson,q,val,ignore\n")
+    with pytest.raises(SlideInTwoSplitsError, match=r"s3\.tif \(test\) and copy\.tif \(val\)"):
+        evaluate(spec(table, choose_on="val"), tmp_path / "out", detector)
+    assert detector.network.asked == 0
 
 
 def test_a_slide_that_is_too_coarse_is_refused_at_once(cohort: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ import pytest
 
 from hepamap.detection import DetectionRequest, Detector, detect
 from hepamap.errors import ParameterError, SlideDamagedError, SlideNotFoundError, StrideInvalidError
+from hepamap.model_pack import find_pack, rewrite_manifest
 from hepamap.results import open_result
+from hepamap.training.class_map import DEFAULT_CLASSES, ClassMap
 from hepamap.training.cohort import CohortSlide
 from hepamap.training.errors import AnnotationNotFoundError, CohortInvalidError
 from hepamap.training.evaluate import SlideScore, judge_map
@@ -102,6 +105,24 @@ def test_it_goes_on_where_it_was_stopped(
     assert calls[3:] == [("patch", "64")]
     assert len(table(tmp_path)) == 3
     assert "| 48 |" not in (tmp_path / "stride.md").read_text(encoding="utf-8")
+
+
+def test_whatever_decides_the_scores_is_in_a_rows_inputs(
+    slides: list[CohortSlide], detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def inputs(models: Path = detector.models_dir, classes: ClassMap = DEFAULT_CLASSES) -> str:
+        (case,) = cases_of(slides, ["tiny-5x"], models, strides=[64], modes=["patch"], classes=classes)
+        return case.inputs
+
+    found = [inputs(), inputs(classes=DEFAULT_CLASSES.with_names(["tumor"], ["non-tumor"]))]
+    shutil.copytree(detector.models_dir, tmp_path / "models")
+    rewrite_manifest(find_pack(tmp_path / "models", "tiny-5x"), default_threshold=0.7)
+    found.append(inputs(tmp_path / "models"))
+    monkeypatch.setattr(module, "__version__", "99.0.0")
+    found.append(inputs())
+    assert len(set(found)) == 4
+    monkeypatch.undo()
+    assert inputs() == found[0]
 
 
 def test_a_slide_that_breaks_is_a_failed_row(

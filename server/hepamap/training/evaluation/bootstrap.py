@@ -70,17 +70,18 @@ class Bootstrap:
         draws = _draws(self.resamples, self.seed, len(wholes))
         return self.interval(value, _divided(draws @ parts, draws @ wholes))
 
-    def of_auc(self, truth: NDArray[np.bool_], answer: NDArray[np.float32], groups: Sequence[str]) -> Interval | None:
+    def of_auc(self, truth: NDArray[np.bool_], answer: NDArray[np.float32], groups: NDArray[np.intp]) -> Interval | None:
         """The AUC of patches of all groups together; None where there is one class only.
 
         Args:
             truth: (N,) whether tumour.
             answer: (N,) probabilities.
-            groups: patient of each patch.
+            groups: (N,) number of each patch's patient.
         """
         if not truth.any() or truth.all():
             return None
-        group_of, count = _numbered(groups)
+        numbers, group_of = np.unique(groups, return_inverse=True)
+        count = len(numbers)
         wins = pair_wins(truth, answer, group_of, count)
         positives = np.bincount(group_of[truth], minlength=count)
         negatives = np.bincount(group_of[~truth], minlength=count)

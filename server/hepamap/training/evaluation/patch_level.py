@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hepamap.detection import Detector
-from hepamap.errors import OutputNotWritableError
+from hepamap.errors import OutputNotWritableError, ParameterError
 from hepamap.model_pack import ModelPack
 from hepamap.pipeline import Progress
 from hepamap.training.dataset import Dataset, PatchSet, combine, open_dataset
@@ -64,9 +64,16 @@ def open_fitting(folders: Sequence[Path], packs: Sequence[ModelPack]) -> dict[st
 
     Raises:
         DatasetInvalidError: one is none, or fits none of the models.
+        ParameterError: a model that answers for every pixel would be asked for patches without their surroundings.
     """
     datasets = [open_dataset(folder) for folder in folders]
     fitting = {pack.name: [item for item in datasets if _fits(item, pack)] for pack in packs}
+    for pack in packs:
+        if fitting[pack.name] and pack.manifest.network.kind == "segmentation":
+            raise ParameterError(
+                f"The model {pack.name} answers for pixels and sees their surroundings, which the patches of a data set lack.",
+                cure="Evaluate it by itself on whole slides (a cohort's table), without --dataset.",
+            )
     for item in datasets:
         if not any(item in fits for fits in fitting.values()):
             raise DatasetInvalidError(
@@ -112,9 +119,9 @@ def judge_patches(
         answer = _ask(pack, patches, detector, progress)
         _keep(path, answer)
     truth = patches.labels == 1
-    groups = patches.groups.tolist()
-    auc = bootstrap.of_auc(truth, answer, groups)
-    return PatchOutcome(pack, names, len(set(patches.slides.tolist())), len(set(groups)), truth, answer, auc)
+    groups, group_of = np.unique(patches.groups, return_inverse=True)
+    auc = bootstrap.of_auc(truth, answer, group_of)
+    return PatchOutcome(pack, names, len(np.unique(patches.slides)), len(groups), truth, answer, auc)
 
 
 def _fits(dataset: Dataset, pack: ModelPack) -> bool:

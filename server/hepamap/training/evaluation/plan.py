@@ -84,6 +84,7 @@ class AnnotatedSlide:
 
     row: CohortSlide
     areas: SlideAreas
+    fingerprint: str
 
     @property
     def name(self) -> str:
@@ -96,11 +97,13 @@ def plan_runs(spec: EvaluationSpec, models_dir: Path) -> list[ModelRun]:
 
     Raises:
         ModelError: there is no such model.
-        ParameterError: a model lacks a mode or a stride; a threshold is none; what is to be written is not measured.
+        ParameterError: a model lacks a mode or a stride; a threshold is none; thresholds would be chosen on
+            the slides that are reported; what is to be written is not measured.
     """
     for threshold in spec.thresholds:
         require_threshold(threshold)
     runs = [run for name in dict.fromkeys(spec.models) for run in _runs_of(find_pack(models_dir, name), spec)]
+    _check_choosing(spec)
     if spec.write:
         _check_writing(runs, spec)
     return runs
@@ -127,7 +130,7 @@ def read_slides(spec: EvaluationSpec, split: str, runs: Sequence[ModelRun]) -> l
         with Slide.open(row.slide, mpp_override_um=row.mpp_override_um) as slide:
             for mpp in {run.pack.manifest.input.mpp for run in runs}:
                 slide.require_resolution(mpp)
-            slides.append(AnnotatedSlide(row, labelled_areas(slide, row, spec.classes)))
+            slides.append(AnnotatedSlide(row, labelled_areas(slide, row, spec.classes), slide.fingerprint))
     return slides
 
 
@@ -156,15 +159,18 @@ def _check_run(run: ModelRun) -> None:
         require_dense_stride(run.stride_m)
 
 
-def _check_writing(runs: Sequence[ModelRun], spec: EvaluationSpec) -> None:
-    if spec.table is None or spec.choose_on is None:
-        raise ParameterError(
-            "Operating points are chosen on whole slides, but no table of slides is given.", cure="Give a cohort's table."
-        )
+def _check_choosing(spec: EvaluationSpec) -> None:
     if spec.choose_on == spec.split:
         raise ParameterError(
             f"The same slides (“{spec.split}”) cannot choose thresholds and say how good they are.",
             cure="Choose on another split, e.g. --choose-on val.",
+        )
+
+
+def _check_writing(runs: Sequence[ModelRun], spec: EvaluationSpec) -> None:
+    if spec.table is None or spec.choose_on is None:
+        raise ParameterError(
+            "Operating points are chosen on whole slides, but no table of slides is given.", cure="Give a cohort's table."
         )
     ready = {run.pack.name for run in runs if run.is_default}
     for run in runs:

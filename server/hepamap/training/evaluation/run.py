@@ -8,6 +8,7 @@ from pathlib import Path
 from hepamap.detection import Detector
 from hepamap.errors import OutputExistsError, OutputNotWritableError
 from hepamap.pipeline import Progress, ignore_progress
+from hepamap.training.cohort import require_one_split
 from hepamap.training.evaluation.choice import Choice, choose, judge_choice
 from hepamap.training.evaluation.kept_maps import KeptMaps
 from hepamap.training.evaluation.patch_level import PatchOutcome, judge_patches, open_fitting
@@ -46,6 +47,7 @@ def evaluate(
     fitting = open_fitting(spec.datasets, list(packs.values()))
     slides = read_slides(spec, spec.split, runs) if spec.table else []
     choosing = read_slides(spec, spec.choose_on, runs) if spec.table and spec.choose_on else []
+    require_one_split((slide.fingerprint, slide.row.split, slide.row.slide.name) for slide in [*slides, *choosing])
     _prepare(out)
     work = _Work(KeptMaps(out / MAPS_FOLDER, detector), progress, measured)
     patches: list[PatchOutcome] = [

@@ -44,6 +44,11 @@ class RunSummary:
                 f"{self.run.name}: {len(without)} of {len(self.outcomes)} slides have patches of one class only, hence no AUC "
                 f"and no threshold of their own: {', '.join(without)}."
             )
+        said += [
+            f"{self.run.name}: {count} annotations of class “{kind}” on {item.slide.name} were left out."
+            for item in self.outcomes
+            for kind, count in item.slide.areas.ignored_classes.items()
+        ]
         choice = self.verdict.choice if self.verdict else None
         return said + [f"{self.run.name}: {sentence}" for sentence in (choice.remarks if choice else ())]
 
@@ -82,8 +87,9 @@ def summarise(
         scores = [item.scores(rule) for item in outcomes]
         means[rule.name] = {name: bootstrap.of_mean([score[name] for score in scores], groups) for name in METRICS}
     truth, answer = pooled(outcomes)
-    patch_groups = np.repeat(groups, [len(item.truth) for item in outcomes]).tolist()
-    area = bootstrap.of_auc(truth, answer, patch_groups)
+    # Numbers, in the order of the names: a name for each of millions of patches would be hundreds of megabytes.
+    numbers = np.unique(np.asarray(groups), return_inverse=True)[1]
+    area = bootstrap.of_auc(truth, answer, np.repeat(numbers, [len(item.truth) for item in outcomes]))
     together = {rule.name: {**_together(rule, outcomes, bootstrap), "auc": area} for rule in rules}
     return RunSummary(run, rules, tuple(outcomes), means, together, verdict)
 

@@ -9,9 +9,10 @@ from typing import Literal
 
 import numpy as np
 import shapely
-from shapely.geometry import MultiPolygon, Polygon
+from shapely.geometry import Polygon
 from shapely.geometry.base import BaseGeometry
 
+from hepamap.regions import polygonal
 from hepamap.training.errors import AnnotationInvalidError
 
 Frame = Literal["table", "level0", "slide_centre_nm"]
@@ -90,9 +91,3 @@ class Collector:
 def invalid(name: str, viewer: str, what: str) -> AnnotationInvalidError:
     """The error for a file that is not what it should be."""
     return AnnotationInvalidError(f"The annotation file {name} {what}.", cure=f"Export the annotations again from {viewer}.")
-
-
-def polygonal(geometry: BaseGeometry) -> BaseGeometry:
-    """The parts of a geometry that have an area (make_valid and intersections leave lines and points behind)."""
-    parts = [part for part in shapely.get_parts(geometry, return_index=False) if isinstance(part, Polygon | MultiPolygon)]
-    return shapely.union_all([part for part in parts if part.area > 0])

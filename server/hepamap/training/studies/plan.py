@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from hepamap.networks.registry import check_network
 from hepamap.training.errors import RecipeInvalidError
-from hepamap.training.recipe import AugmentationSection, Recipe, ScheduleSection
+from hepamap.training.recipe import DECAY, AugmentationSection, Recipe, ScheduleSection, is_absent
 
 Optimiser = Literal["sgd", "adam"]
 Distinct = Field(min_length=1, max_length=1000)
@@ -72,6 +72,7 @@ class OptimiserSection(_Strict):
 
     learning_rate: float = Field(gt=0, le=1)
     momentum: float = Field(default=0.9, ge=0, lt=1, description="Of sgd.")
+    decay: float | None = Field(default=None, gt=0, le=1, description=DECAY, exclude_if=is_absent)
     clip_norm: float | None = Field(default=None, gt=0, description="Largest norm of a gradient.")
 
 

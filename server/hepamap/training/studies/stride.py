@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from hepamap import __version__
 from hepamap.detection import CheckedRequest, DetectionRequest, Detector, check_request
 from hepamap.errors import CancelledError, HepamapError, ParameterError, StrideInvalidError
 from hepamap.maps import require_dense_stride
@@ -36,7 +38,7 @@ class Case:
     row: CohortSlide
     checked: CheckedRequest
     inputs: str
-    """Identifies slide, annotations and weights."""
+    """Identifies all that decides the scores: slide, annotations, what their classes mean, weights, threshold, software."""
 
     @property
     def key(self) -> Key:
@@ -80,7 +82,7 @@ def study_stride(
         try:
             _run_missing(table, cases, detector, classes, retry_failed, tell)
         finally:
-            # Weights, slides or annotations that have changed since make other rows.
+            # Whatever of a row's inputs has changed since makes another row.
             current = {(case.checked.pack.name, case.row.slide.stem, case.inputs) for case in cases}
             write_stride_report(out, [row for row in table.rows if (row["model"], row["slide"], row["inputs"]) in current])
 
@@ -109,7 +111,7 @@ def cases_of(
         raise StrideInvalidError(
             f"No model can be run with the stride {', '.join(map(str, unused))} in this mode.", cure=f"The strides: {named}."
         )
-    inputs = {(pack.name, row.slide): _inputs(pack, row) for pack in packs for row in slides}
+    inputs = {(pack.name, row.slide): _inputs(pack, row, classes) for pack in packs for row in slides}
     return [
         Case(
             row,
@@ -161,10 +163,18 @@ def _strides(pack: ModelPack, mode: str, wanted: Sequence[int] | None) -> list[i
     return sorted((stride for stride in allowed if mode != "dense" or can(stride)), reverse=True)
 
 
-def _inputs(pack: ModelPack, row: CohortSlide) -> str:
+def _inputs(pack: ModelPack, row: CohortSlide, classes: ClassMap) -> str:
     with Slide.open(row.slide, mpp_override_um=row.mpp_override_um) as slide:
-        seen = f"{slide.fingerprint} {slide.pixel_size} {row.unannotated} {row.frame} {pack.manifest.weights.sha256}"
-    return hashlib.sha256(seen.encode() + row.annotations.read_bytes()).hexdigest()[:_HASH_LENGTH]
+        seen = {
+            "software": __version__,
+            "slide": [slide.fingerprint, slide.pixel_size.x_um, slide.pixel_size.y_um, row.unannotated, row.frame],
+            "classes": asdict(classes),
+            "weights": pack.manifest.weights.sha256,
+            "threshold": pack.manifest.default_threshold,
+        }
+    # Sets have no order of their own, and another one in every process.
+    text = json.dumps(seen, sort_keys=True, default=sorted)
+    return hashlib.sha256(text.encode() + row.annotations.read_bytes()).hexdigest()[:_HASH_LENGTH]
 
 
 def _run_missing(
