@@ -94,6 +94,12 @@ class RegionInvalidError(RegionError):
     code = "region_invalid"
 
 
+class RegionTooComplexError(RegionError):
+    """What was drawn crosses itself so often that computing with it would take too long."""
+
+    code = "region_too_complex"
+
+
 class RegionEmptyError(RegionError):
     """The region has no area."""
 

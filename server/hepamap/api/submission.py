@@ -114,7 +114,7 @@ def _slide_path(request: AnalysisRequest, received: Received, services: Services
         wrong = "names no slide" if not given else "names more than one slide"
         raise RequestInvalidError(f"The request {wrong}.", cure="Send one of `slide.path`, `slide.upload` and a file.")
     if request.slide.path is not None:
-        return services.slide_folders.find(request.slide.path)
+        return services.readers.run(services.slide_folders.find, request.slide.path)
     if request.slide.upload is not None:
         received.folder, received.slide = services.uploads.adopt(request.slide.upload)
     assert received.slide is not None
