@@ -154,6 +154,12 @@ class PackDamagedError(ModelError):
     code = "pack_damaged"
 
 
+class ModelChangedError(ModelError):
+    """The pack of that id and version is no longer the one that the analysis was asked for with."""
+
+    code = "model_changed"
+
+
 class PredictionInvalidError(ModelError):
     """A network answered something that is no probability."""
 

@@ -138,6 +138,13 @@ class ModelPack:
         """`id@version`."""
         return f"{self.manifest.id}@{self.manifest.version}"
 
+    @property
+    def computes(self) -> str:
+        """A hash of what decides the probabilities: weights, network and input; defaults and texts may change without it."""
+        manifest = self.manifest
+        content = [manifest.weights.sha256, manifest.network.model_dump(), manifest.input.model_dump()]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
     def verify(self) -> None:
         """Check the weights against the manifest.
 

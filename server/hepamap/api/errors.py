@@ -124,6 +124,7 @@ STATUS: Mapping[type[errors.HepamapError], int] = MappingProxyType(
         errors.ParameterError: HTTPStatus.UNPROCESSABLE_ENTITY,
         errors.ModelError: HTTPStatus.INTERNAL_SERVER_ERROR,
         errors.ModelNotFoundError: HTTPStatus.NOT_FOUND,
+        errors.ModelChangedError: HTTPStatus.CONFLICT,
         errors.OutputError: HTTPStatus.INTERNAL_SERVER_ERROR,
         errors.OutputExistsError: HTTPStatus.CONFLICT,
         errors.OutputNotWritableError: HTTPStatus.INSUFFICIENT_STORAGE,
