@@ -112,9 +112,9 @@ class Settings(BaseSettings):
     data_dir, models_dir and the slides; empty: an SQLite file in data_dir, for one machine."""
     database_password_file: str = ""
     """File that holds the password for database_url, so that it need not be in the environment; empty: the URL says it."""
-    keep_results_days: float = Field(default=0, ge=0)
+    keep_results_days: float = Field(default=0, ge=0, le=36500)
     """How long a finished analysis and its result are kept, days; 0: until somebody deletes it."""
-    keep_uploads_days: float = Field(default=30, ge=0)
+    keep_uploads_days: float = Field(default=30, ge=0, le=36500)
     """How long an uploaded slide is kept after its last analysis has finished, days; 0: as long as the analysis."""
 
     embedded_worker: bool = True

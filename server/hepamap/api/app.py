@@ -90,7 +90,7 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] = WORKER_COM
             app.state.access = Access.of(settings, store.engine)
             supervisor = _start_worker(settings, worker_command)
             try:
-                async with delivering(app.state.services), tidying(store, keeping_of(settings)):
+                async with delivering(app.state.services), tidying(store, keeping_of(settings), app.state.access.trail):
                     yield
             finally:
                 if supervisor is not None:

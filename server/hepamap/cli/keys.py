@@ -116,16 +116,17 @@ def note(engine: Engine, action: str, subject: str | None = None) -> None:
     """Write into the audit trail what was done by command, and from which account."""
     from hepamap.access.audit import AuditEvent, AuditTrail
 
-    AuditTrail(engine).append(AuditEvent(f"cli:{_account()}", action, 200, object=subject))
+    AuditTrail(engine).append(AuditEvent(account(), action, 200, object=subject))
 
 
-def _account() -> str:
+def account() -> str:
+    """Who runs the command, as the audit trail names it."""
     import getpass
 
     try:
-        return getpass.getuser()[:200]
+        return f"cli:{getpass.getuser()[:200]}"
     except (OSError, KeyError):
-        return "unknown"  # a container's user need not have a name
+        return "cli:unknown"  # a container's user need not have a name
 
 
 def _lifetime(days: int) -> timedelta | None:

@@ -7,7 +7,7 @@ changes what a computation is wanted for holds its row's lock, so a job cannot j
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, Select, case, delete, exists, func, select, tuple_
@@ -25,6 +25,13 @@ from hepamap.jobs.tables import ComputationRow, JobRow
 _SUBMIT_TRIES = 10
 _DELETED_AT_ONCE = 500  # databases take only so many parameters in one statement
 _FINISHED = [state.value for state in FINISHED]
+
+RemovalHook = Callable[[Session, Sequence[str]], None]
+"""Called with the ids of jobs that expire, inside the transaction that removes them."""
+
+
+def ignore_removed(_session: Session, _job_ids: Sequence[str]) -> None:
+    """Nobody wants to know."""
 
 
 def _always(_: JobResult) -> bool:
@@ -196,12 +203,13 @@ class JobStore(Claims):
                 return None
             return _forget(session, [job_id])
 
-    def expire(self, before: datetime, *, dry_run: bool = False) -> Leftovers:
+    def expire(self, before: datetime, *, dry_run: bool = False, on_removed: RemovalHook = ignore_removed) -> Leftovers:
         """Forget all jobs that finished before a time, and computations that no job refers to.
 
         Args:
             before: UTC.
             dry_run: change nothing, only say what would go.
+            on_removed: told of the jobs that go.
         """
         over = case((JobRow.cancelled_at.is_not(None), JobRow.cancelled_at), else_=ComputationRow.finished_at)
         query = select(JobRow.id).join(ComputationRow).where(over < before, JobRow.created_at < before)
@@ -209,6 +217,8 @@ class JobStore(Claims):
             leftovers = _forget(session, session.scalars(query).all())
             if dry_run:
                 session.rollback()
+            elif leftovers.jobs:
+                on_removed(session, leftovers.jobs)
         return leftovers
 
     def in_use(self) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
@@ -284,11 +294,16 @@ def _forget(session: Session, job_ids: Iterable[str]) -> Leftovers:
     for start in range(0, len(jobs), _DELETED_AT_ONCE):
         session.execute(delete(JobRow).where(JobRow.id.in_(jobs[start : start + _DELETED_AT_ONCE])))
     orphaned = ComputationRow.state.in_(_FINISHED) & ~exists().where(JobRow.computation_id == ComputationRow.id)
-    gone = session.execute(
-        delete(ComputationRow).where(orphaned).returning(ComputationRow.result_location, ComputationRow.upload),
-        execution_options={"synchronize_session": False},
-    )
-    pairs = list(gone)
+    # Locked first, and looked at again by a statement of its own: a job may have joined until then, and none can afterwards.
+    locked = session.scalars(select(ComputationRow.id).where(orphaned).order_by(ComputationRow.id).with_for_update()).all()
+    pairs: list[tuple[str | None, str | None]] = []
+    for start in range(0, len(locked), _DELETED_AT_ONCE):
+        mine = ComputationRow.id.in_(locked[start : start + _DELETED_AT_ONCE])
+        gone = session.execute(
+            delete(ComputationRow).where(mine, orphaned).returning(ComputationRow.result_location, ComputationRow.upload),
+            execution_options={"synchronize_session": False},
+        )
+        pairs += [(location, upload) for location, upload in gone]
     results = {location for location, _ in pairs if location is not None}
     uploads = {upload for _, upload in pairs if upload is not None}
     still = set(session.scalars(select(ComputationRow.upload).where(ComputationRow.upload.in_(uploads)).distinct()))
