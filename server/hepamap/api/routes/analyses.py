@@ -91,7 +91,7 @@ async def create_analysis(
 
     A question that was answered before, or is being computed, is not computed again: the new analysis shares the result.
     """
-    received = await receive(request, services.upload_limits)
+    received = await receive(request, services.uploads)
     submission = await run_in_threadpool(submit, received, services, idempotency_key=idempotency_key, caller=request.state.caller)
     job = submission.job
     note_slide(request, job.payload["fingerprint"])
