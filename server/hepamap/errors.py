@@ -196,6 +196,12 @@ class ResultDamagedError(OutputError):
     code = "result_damaged"
 
 
+class SettingsInvalidError(HepamapError):
+    """A setting, given by the environment or an option, is none that can be used."""
+
+    code = "settings_invalid"
+
+
 class PasswordUnreadableError(HepamapError):
     """The file that should hold the database's password cannot be read."""
 

@@ -128,6 +128,7 @@ STATUS: Mapping[type[errors.HepamapError], int] = MappingProxyType(
         errors.OutputError: HTTPStatus.INTERNAL_SERVER_ERROR,
         errors.OutputExistsError: HTTPStatus.CONFLICT,
         errors.OutputNotWritableError: HTTPStatus.INSUFFICIENT_STORAGE,
+        errors.SettingsInvalidError: HTTPStatus.INTERNAL_SERVER_ERROR,
         errors.PasswordUnreadableError: HTTPStatus.SERVICE_UNAVAILABLE,
         errors.CancelledError: HTTPStatus.CONFLICT,
         JobStoreError: HTTPStatus.SERVICE_UNAVAILABLE,
