@@ -113,7 +113,9 @@ def list_analyses(
     cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before.")] = None,
 ) -> AnalysisList:
     """Analyses, newest first."""
-    page = services.store.page(state=state, limit=limit, before=None if cursor is None else position_of(cursor))
+    page = services.store.page(
+        state=state, limit=limit, before=None if cursor is None else position_of(cursor), without=("request", "region")
+    )
     chosen = services.thresholds.of(job.id for job in page.jobs)
     return AnalysisList(
         items=[analysis_answer(job, services, in_list=True, chosen=chosen.get(job.id)) for job in page.jobs],
