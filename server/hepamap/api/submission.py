@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -20,6 +21,7 @@ from hepamap.results import SUMMARY_NAME, frame_json
 
 ANALYSIS = "analysis"
 """The kind of computation that the worker's handler does."""
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # in JSON it cannot stand but like this
 REGION_PRIORITY = 10
 """Priority of a region where the request names none."""
 
@@ -72,6 +74,8 @@ def _submit(received: Received, services: Services, idempotency_key: str | None,
         services.callback_targets.target_of(request.callback.url)
         services.callback_secrets.get(request.callback.secret_id)
     path = _slide_path(request, received, services)
+    if _NUL.search(received.json):
+        raise RequestInvalidError("The request has a NUL in a text.", cure="Send texts without it; databases do not store it.")
     detection = _detection_request(request, path, services.settings.default_model)
     checked = services.readers.run(check_request, detection, services.settings.models_dir)
     question = Question(

@@ -8,7 +8,7 @@ import structlog
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from hepamap.api.cursors import cursor_after, position_of
+from hepamap.api.cursors import cursor_after, is_identifier, position_of
 from hepamap.api.errors import AnalysisNotFoundError
 from hepamap.api.idempotency import IdempotencyKey
 from hepamap.api.representations import etag_of, has_it, not_modified
@@ -180,7 +180,7 @@ def find_analysis(analysis_id: str, services: Services) -> Job:
     Raises:
         AnalysisNotFoundError: there is none.
     """
-    job = services.store.get(analysis_id)
+    job = services.store.get(analysis_id) if is_identifier(analysis_id) else None
     if job is None:
         raise unknown_analysis(analysis_id)
     return job
