@@ -239,7 +239,7 @@ class AnalysisAnswer(Answer):
         description="As it was sent.", examples=[{"accession": "S26-1234", "slide_barcode": "S26-1234-A1-1"}]
     )
     request: dict[str, Any] = Field(
-        description="What was asked for, as it was sent, without `identity`.",
+        description="What was asked for, as it was sent, without `identity`; of `callback` the `host` in place of the `url`.",
         examples=[{"slide": {"path": "/slides/case-17.ndpi"}, "model": "hcc-10x"}],
     )
     links: LinksAnswer = Field(description="Where to go from here.")
