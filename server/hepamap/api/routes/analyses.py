@@ -138,7 +138,8 @@ async def get_analysis(
     job = await run_in_threadpool(find_analysis, analysis_id, services)
     job = await wait_as_preferred(job, prefer, response, services.watch, services.settings.wait_max_s)
     answer = analysis_answer(job, services, chosen=await run_in_threadpool(chosen_of, job, services))
-    etag = etag_of(answer.model_dump_json())
+    # The time that is left changes with every look, and says nothing new.
+    etag = etag_of(answer.model_dump_json(exclude={"progress": {"eta_s"}}))
     if has_it(request.headers, etag):
         return not_modified(etag)
     response.headers["ETag"] = etag
