@@ -14,6 +14,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from hepamap.api.app import create_app
+from hepamap.api.idempotency import mark
 from hepamap.model_pack import find_pack, rewrite_manifest, write_pack
 from hepamap.settings import Settings
 from tests.api.conftest import MODEL, post, result_folder, services_of, work
@@ -144,6 +145,13 @@ def test_a_region_comes_before_whole_slides_unless_it_says_otherwise(client: Tes
     jobs = [store.get(analysis["id"]) for analysis in (urgent, *night, patient)]
     order = [store.claim() for _ in range(5)]
     assert [work.id for work in order if work] == [job.computation_id for job in jobs if job]
+
+
+def test_no_two_callers_have_one_mark() -> None:
+    pairs = [("oidc:a", "b c"), ("oidc:a b", "c"), ("oidc:a b c", "d"), ("7 oidc:a", "b c")]
+    keys = {mark(key, caller, "hash").key for caller, key in pairs}
+    assert len(keys) == len(pairs)
+    assert all(len(key) <= 512 for key in (*keys, mark("k" * 255, "c" * 255, "hash").key))
 
 
 # ---- a pack that changes while an analysis waits -----------------------------------------------------------------------
