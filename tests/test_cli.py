@@ -42,6 +42,43 @@ def assert_clean_error(done: subprocess.CompletedProcess[str], code: str) -> Non
     assert done.stderr.count("\n") == 2  # the cause, and the cure
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HEPAMAP_PORT", "abc"),
+        ("HEPAMAP_PATH_MAPPINGS", "{broken"),
+        ("HEPAMAP_PATH_MAPPINGS", '["a", "b"]'),
+        ("HEPAMAP_SLIDE_ROOTS", "[broken"),
+        ("HEPAMAP_SLIDE_ROOTS", "~nobody-of-this-name/slides"),
+        ("HEPAMAP_KEEP_RESULTS_DAYS", "1000000"),
+    ],
+)
+def test_settings_that_cannot_be_used(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    done = hepamap("models", "list")
+    assert_clean_error(done, "settings_invalid")
+    assert name in done.stderr
+
+
+def test_a_phantom_where_nothing_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    small = ("--width-mm", "0.5", "--height-mm", "0.5")
+    assert_clean_error(hepamap("phantom", tmp_path / "file" / "slide.tif", *small), "output_not_writable")
+    (tmp_path / "folder.tif").mkdir()
+    assert_clean_error(hepamap("phantom", tmp_path / "folder.tif", "--overwrite", *small), "output_not_writable")
+
+
+def test_the_default_model_is_that_of_the_settings(
+    pack: ModelPack, write_slide: WriteSlide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEPAMAP_DEFAULT_MODEL", "constant-5x")
+    monkeypatch.setenv("HEPAMAP_MODELS_DIR", str(pack.folder.parents[1]))
+    done = hepamap("detect", write_slide(pink(), 0.46), "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["provenance"]["model"]["id"] == "constant-5x"
+
+
 def test_several_slides_and_a_bad_one(pack: ModelPack, write_slide: WriteSlide, tmp_path: Path) -> None:
     folder = tmp_path / "slides"
     folder.mkdir()

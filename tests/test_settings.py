@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from sqlalchemy import make_url
 
 from hepamap.errors import PasswordUnreadableError
@@ -50,3 +51,10 @@ def test_a_file_that_is_not_there_is_named_with_its_cure(tmp_path: Path) -> None
     with pytest.raises(PasswordUnreadableError, match="password-of-nobody") as caught:
         _ = settings(URL, tmp_path / "password-of-nobody").database
     assert "HEPAMAP_DATABASE_PASSWORD_FILE" in str(caught.value.cure)
+
+
+def test_nothing_is_kept_for_longer_than_dates_go_back() -> None:
+    assert Settings(keep_results_days=36500, keep_uploads_days=36500).keep_results_days == 36500
+    for name in ("keep_results_days", "keep_uploads_days"):
+        with pytest.raises(ValidationError, match=name):
+            Settings.model_validate({name: 1_000_000})

@@ -17,7 +17,7 @@ from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
 
 from hepamap import __version__
-from hepamap.errors import ParameterError, SlideMismatchError
+from hepamap.errors import ModelChangedError, ParameterError, SlideMismatchError
 from hepamap.geometry import PixelSize, Point, Region
 from hepamap.maps import require_dense_stride, require_segment_stride
 from hepamap.model_pack import DEFAULT_MODEL, ModelPack, find_pack
@@ -75,6 +75,8 @@ class DetectionRequest:
     """`level0` or `bounds`; None: as the client's view says, else level0."""
     fingerprint: str | None = None
     """The slide must still be this one; None: whatever lies at the path."""
+    computes: str | None = None
+    """The model must still be this one, see `ModelPack.computes`; None: whatever has its name."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON, for a job's payload."""
@@ -100,8 +102,18 @@ class CheckedRequest:
     warnings: list[Warning_] = field(default_factory=list)
 
     def pinned(self, request: DetectionRequest) -> DetectionRequest:
-        """The request, tied to the model's version and the slide that were checked, for a run at a later time."""
-        return replace(request, model=self.pack.name, fingerprint=self.slide["fingerprint"])
+        """The request, tied to the model, the slide and all defaults that were checked, for a run at a later time."""
+        parameters = self.parameters
+        return replace(
+            request,
+            model=self.pack.name,
+            computes=self.pack.computes,
+            fingerprint=self.slide["fingerprint"],
+            mode=parameters.mode,
+            stride_m=parameters.stride_m,
+            threshold=parameters.threshold,
+            min_area_um2=parameters.min_area_um2,
+        )
 
     @property
     def key(self) -> str:
@@ -287,6 +299,7 @@ def _open(request: DetectionRequest) -> Slide:
 
 def _check(request: DetectionRequest, pack: ModelPack, slide: Slide) -> CheckedRequest:
     _require_same_slide(slide, request.fingerprint)
+    _require_same_model(pack, request.computes)
     manifest = pack.manifest
     stride_m = manifest.default_stride if request.stride_m is None else request.stride_m
     require_stride(stride_m, manifest.strides)
@@ -320,6 +333,14 @@ def _require_same_slide(slide: Slide, fingerprint: str | None) -> None:
         raise SlideMismatchError(
             f"The slide {slide.path.name} is not the one that the analysis was asked for: the file was replaced since.",
             cure="Ask for the analysis again.",
+        )
+
+
+def _require_same_model(pack: ModelPack, computes: str | None) -> None:
+    if computes is not None and pack.computes != computes:
+        raise ModelChangedError(
+            f"The model {pack.name} is not the one that the analysis was asked for with: the pack was replaced since.",
+            cure="Ask for the analysis again. Whoever changes weights should give the pack a new version.",
         )
 
 

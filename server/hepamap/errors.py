@@ -94,6 +94,12 @@ class RegionInvalidError(RegionError):
     code = "region_invalid"
 
 
+class RegionTooComplexError(RegionError):
+    """What was drawn crosses itself so often that computing with it would take too long."""
+
+    code = "region_too_complex"
+
+
 class RegionEmptyError(RegionError):
     """The region has no area."""
 
@@ -148,6 +154,12 @@ class PackDamagedError(ModelError):
     code = "pack_damaged"
 
 
+class ModelChangedError(ModelError):
+    """The pack of that id and version is no longer the one that the analysis was asked for with."""
+
+    code = "model_changed"
+
+
 class PredictionInvalidError(ModelError):
     """A network answered something that is no probability."""
 
@@ -182,6 +194,12 @@ class ResultDamagedError(OutputError):
     """A stored result is incomplete or does not fit its own description."""
 
     code = "result_damaged"
+
+
+class SettingsInvalidError(HepamapError):
+    """A setting, given by the environment or an option, is none that can be used."""
+
+    code = "settings_invalid"
 
 
 class PasswordUnreadableError(HepamapError):

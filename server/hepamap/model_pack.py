@@ -139,6 +139,13 @@ class ModelPack:
         """`id@version`."""
         return f"{self.manifest.id}@{self.manifest.version}"
 
+    @property
+    def computes(self) -> str:
+        """A hash of what decides the probabilities: weights, network and input; defaults and texts may change without it."""
+        manifest = self.manifest
+        content = [manifest.weights.sha256, manifest.network.model_dump(), manifest.input.model_dump()]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
     def verify(self) -> None:
         """Check the weights against the manifest.
 
@@ -199,13 +206,24 @@ def load_pack(folder: Path) -> ModelPack:
     return ModelPack(folder, manifest)
 
 
-def list_packs(models_dir: Path) -> list[ModelPack]:
+def list_packs(models_dir: Path, broken: list[PackInvalidError] | None = None) -> list[ModelPack]:
     """All packs under a folder, by id, newest version first; folders without a manifest are passed over.
 
+    Args:
+        models_dir: the folder.
+        broken: takes what is wrong with packs whose manifests break the schema, and they are left out.
+
     Raises:
-        PackInvalidError: a manifest breaks the schema.
+        PackInvalidError: a manifest breaks the schema, and nobody takes that.
     """
-    packs = [load_pack(path.parent) for path in models_dir.glob(f"*/*/{MANIFEST_NAME}")]
+    packs = []
+    for path in sorted(models_dir.glob(f"*/*/{MANIFEST_NAME}")):
+        try:
+            packs.append(load_pack(path.parent))
+        except PackInvalidError as error:
+            if broken is None:
+                raise
+            broken.append(error)
     packs.sort(key=_version_key, reverse=True)
     return sorted(packs, key=lambda pack: pack.manifest.id)
 
@@ -215,12 +233,21 @@ def find_pack(models_dir: Path, name: str) -> ModelPack:
 
     Raises:
         ModelNotFoundError: there is none.
-        PackInvalidError: its manifest breaks the schema.
+        PackInvalidError: its manifest breaks the schema, or may be the one that does.
     """
     identifier, _, version = name.partition("@")
     folders = {path.parent for path in models_dir.glob(f"*/*/{MANIFEST_NAME}") if path.parent.parent.name == identifier}
-    packs = sorted((load_pack(folder) for folder in folders), key=_version_key, reverse=True)
-    for pack in packs:
+    broken: PackInvalidError | None = None
+    packs = []
+    for folder in sorted(folders):
+        try:
+            packs.append(load_pack(folder))
+        except PackInvalidError as error:
+            broken = error
+    # One that is broken may be the newest version; it is none of those that can be read.
+    if broken is not None and not any(pack.manifest.version == version for pack in packs):
+        raise broken
+    for pack in sorted(packs, key=_version_key, reverse=True):
         if not version or pack.manifest.version == version:
             return pack
     installed = sorted({path.parent.parent.name for path in models_dir.glob(f"*/*/{MANIFEST_NAME}")})

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
-from hepamap.errors import PasswordUnreadableError
+from hepamap.errors import PasswordUnreadableError, SettingsInvalidError
 from hepamap.model_pack import DEFAULT_MODEL
 
 _PREFIX = "HEPAMAP_"
@@ -26,6 +27,30 @@ def _default_models_dir() -> Path:
 
 def _default_scopes() -> dict[str, ScopeName]:
     return {"hepamap.read": "read", "hepamap.analyse": "analyse", "hepamap.admin": "admin"}
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.expanduser().resolve()
+    except (RuntimeError, OSError) as error:
+        # The home of nobody, or links in a circle.
+        raise ValueError(f"{path} leads nowhere") from error
+
+
+def settings_failure(error: ValidationError | SettingsError) -> SettingsInvalidError | None:
+    """What to tell the operator where the settings cannot be read, without their values; None: it is about something else."""
+    if isinstance(error, SettingsError):
+        named = re.search(r'field "(\w+)"', str(error))
+        name, why = named[1] if named else "", "it is no JSON"
+    elif error.title == Settings.__name__:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        name, why = str(first["loc"][0]) if first["loc"] else "", str(first["msg"])
+    else:
+        return None
+    return SettingsInvalidError(
+        f"The setting {_PREFIX}{name.upper()} cannot be used: {why}.",
+        cure="Correct it where it is set, in the environment or by an option; or leave it away for its default.",
+    )
 
 
 class Settings(BaseSettings):
@@ -112,9 +137,9 @@ class Settings(BaseSettings):
     data_dir, models_dir and the slides; empty: an SQLite file in data_dir, for one machine."""
     database_password_file: str = ""
     """File that holds the password for database_url, so that it need not be in the environment; empty: the URL says it."""
-    keep_results_days: float = Field(default=0, ge=0)
+    keep_results_days: float = Field(default=0, ge=0, le=36500)
     """How long a finished analysis and its result are kept, days; 0: until somebody deletes it."""
-    keep_uploads_days: float = Field(default=30, ge=0)
+    keep_uploads_days: float = Field(default=30, ge=0, le=36500)
     """How long an uploaded slide is kept after its last analysis has finished, days; 0: as long as the analysis."""
 
     embedded_worker: bool = True
@@ -155,18 +180,18 @@ class Settings(BaseSettings):
     @field_validator("slide_roots")
     @classmethod
     def _resolve_roots(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
-        return tuple(root.expanduser().resolve() for root in value)
+        return tuple(_resolved(root) for root in value)
 
     @field_validator("path_mappings")
     @classmethod
     def _resolve_mappings(cls, value: dict[str, Path]) -> dict[str, Path]:
-        return {prefix: folder.expanduser().resolve() for prefix, folder in value.items()}
+        return {prefix: _resolved(folder) for prefix, folder in value.items()}
 
     @field_validator("data_dir", "models_dir")
     @classmethod
     def _make_absolute(cls, value: Path) -> Path:
         # The worker process must find the same folder, whatever it is started from.
-        return value.expanduser().resolve()
+        return _resolved(value)
 
     @property
     def callback_secrets_dir(self) -> Path:

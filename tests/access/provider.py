@@ -51,6 +51,9 @@ class Provider:
         self.keys: list[SigningKey] = []
         self.asked = 0
         self.down = False
+        self.answers = threading.Event()
+        """Cleared: who asks waits until it is set."""
+        self.answers.set()
 
 
 @contextmanager
@@ -58,6 +61,7 @@ def running_provider() -> Iterator[Provider]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             provider.asked += 1
+            provider.answers.wait(10)
             body = json.dumps({"keys": [key.public for key in provider.keys]}).encode()
             self.send_response(503 if provider.down else 200)
             self.send_header("Content-Length", str(len(body)))

@@ -4,6 +4,8 @@ import base64
 import hashlib
 import hmac
 import json
+import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -152,6 +154,44 @@ def test_known_keys_outlast_the_provider_for_an_hour(provider: Provider, key: Si
     provider.down = False
     clock.now = 3612.0
     assert checked.caller_of(key.sign()).id == "oidc:dr-who"
+
+
+def test_who_knows_the_key_does_not_wait_for_a_provider_that_hangs(provider: Provider, key: SigningKey) -> None:
+    clock = Seconds()
+    checked = verifier(provider.url, clock=clock)
+    checked.caller_of(key.sign())
+    provider.answers.clear()
+    clock.now = 400.0  # the keys are no longer fresh
+    first = threading.Thread(target=lambda: checked.caller_of(key.sign()))
+    first.start()
+    try:
+        while provider.asked < 2:
+            time.sleep(0.01)
+        started = time.monotonic()
+        for _ in range(20):
+            assert checked.caller_of(key.sign()).id == "oidc:dr-who"
+        assert time.monotonic() - started < 1.0
+        with pytest.raises(IdentityProviderError):  # and not: unknown
+            checked.caller_of(SigningKey("k2").sign())
+        assert provider.asked == 2
+    finally:
+        provider.answers.set()
+        first.join()
+
+
+def test_many_that_come_first_are_answered_by_one_fetch(provider: Provider, key: SigningKey) -> None:
+    checked = verifier(provider.url)
+    provider.answers.clear()
+    found: list[str] = []
+    threads = [threading.Thread(target=lambda: found.append(checked.caller_of(key.sign()).id)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.2)
+    provider.answers.set()
+    for thread in threads:
+        thread.join()
+    assert found == ["oidc:dr-who"] * 8
+    assert provider.asked == 1
 
 
 def test_a_provider_that_never_answered(provider: Provider, key: SigningKey) -> None:

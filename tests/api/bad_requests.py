@@ -97,6 +97,12 @@ def said(body: Any = None, *, early: bool = False, **headers: str) -> Case:
     return ask
 
 
+def tangled(points: int = 200) -> list[list[int]]:
+    """A ring that crosses itself thousands of times: each step goes about half around the slide."""
+    ring = [[(index * 7919) % 1200, (index * 6007) % 900] for index in range(points)]
+    return [*ring, ring[0]]
+
+
 def edited(geometry: Any) -> Case:
     return said({"decision": "edited", "geometry": geometry})
 
@@ -344,6 +350,7 @@ CASES: dict[str, Case] = {
     "verdict-text": edited("around here"),
     "verdict-rings": edited({"type": "Polygon", "coordinates": [[[0, 0], [1, 1]]]}),
     "verdict-outside": edited({"type": "Polygon", "coordinates": [[[x + 9000, y] for x, y in SQUARE]]}),
+    "verdict-tangled": edited({"type": "Polygon", "coordinates": [tangled()]}),
     "verdict-threshold": said({"decision": "accepted", "threshold": 2}),
     "verdict-area": said({"decision": "accepted", "min_area_um2": -1}),
     "verdict-misspelt": said({"decision": "accepted", "tresholt": 0.5}),

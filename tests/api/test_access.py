@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import text
+from starlette.datastructures import URL
+from starlette.requests import HTTPConnection
 
 from hepamap.access.audit import AuditTrail
 from hepamap.access.errors import UnprotectedError
@@ -82,6 +84,17 @@ def test_what_does_not_exist_is_closed_too(closed: TestClient) -> None:
     for path in ("/openapi.json", "/nothing", "/api/v1/../metrics", "//metrics", "/metrics/", "/Metrics"):
         assert closed.get(path).status_code == 401
     assert closed.get("/nothing", headers=key_for(closed, Scope.READ)).status_code == 404
+
+
+def test_a_path_in_the_host_header_opens_nothing(closed: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As releases of Starlette before 1.10 make it: whoever writes "x/health/live?" as the host chooses the path of the URL.
+    monkeypatch.setattr(HTTPConnection, "url", property(lambda self: URL(f"http://{self.headers['host']}{self.scope['path']}")))
+    for host in ("x/health/live?", "x/health/live#", "testserver/qupath/?"):
+        response = closed.get(f"{ANALYSES}/{SOMETHING}", headers={"Host": host})
+        assert check_problem(response, 401, "credentials_missing")["instance"] == f"{ANALYSES}/{SOMETHING}"
+        refused = closed.get(f"{ANALYSES}/{SOMETHING}", headers={"Host": host, **key_for(closed, Scope.ANALYSE)})
+        check_problem(refused, 403, "scope_missing")
+        assert trail_of(closed).page()[-1].event.object == SOMETHING
 
 
 @pytest.mark.parametrize(

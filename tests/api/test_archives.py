@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from hepamap.api.app import create_app
 from hepamap.api.archives import is_archive, slide_in, unpack
-from hepamap.api.upload_errors import ArchiveError
+from hepamap.api.upload_errors import ArchiveError, ArchiveTooLargeError
 from hepamap.settings import Settings
 from tests.api.conftest import services_of, work
 from tests.api.test_bad_input import check_problem
@@ -75,6 +75,41 @@ def unknown_method() -> bytes:
     for signature, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
         data[data.index(signature) + place] = 99
     return bytes(data)
+
+
+def of_many(count: int) -> bytes:
+    """A directory of so many files, in zip64 where it must be."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for number in range(count):
+            info = zipfile.ZipInfo(f"{number:06d}")
+            info.header_offset, info.CRC, info.compress_size, info.file_size = 0, 0, 0, 0
+            archive.filelist.append(info)
+        vars(archive)["_didModify"] = True
+        archive.start_dir = 0
+    return b"PK\x03\x04" + out.getvalue()
+
+
+def of_long_names() -> bytes:
+    """Few files, with as much written about them as fits."""
+    infos = [special(f"{number}.dat", 0o644) for number in range(300)]
+    for info in infos:
+        info.comment = b"x" * 65_000
+    return zipped(*((info, b"") for info in infos))
+
+
+def test_a_large_directory_is_never_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def reads_it(*_: Any) -> None:
+        raise AssertionError("the directory is read")
+
+    monkeypatch.setattr(zipfile.ZipFile, "_RealGetContents", reads_it)
+    for data in (of_many(150_000), of_long_names()):
+        (tmp_path / "a.zip").write_bytes(data)
+        with pytest.raises(ArchiveTooLargeError, match="100000 is the most"):
+            unpack(tmp_path / "a.zip", tmp_path / "out", max_bytes=MB)
+    (tmp_path / "a.zip").write_bytes(zipped(("a.svs", b"x")))
+    with pytest.raises(AssertionError):
+        unpack(tmp_path / "a.zip", tmp_path / "out", max_bytes=MB)
 
 
 REFUSED: list[tuple[str, Callable[[], bytes], str]] = [

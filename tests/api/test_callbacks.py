@@ -63,6 +63,17 @@ def test_who_asked_is_told(calling: TestClient, slide: Path) -> None:
     assert "S26-1" not in body.decode()
 
 
+def test_who_reads_an_analysis_does_not_see_the_address(calling: TestClient, slide: Path) -> None:
+    analysis = post(calling, slide, callback={"url": "http://127.0.0.1:8/hook?token=of-the-receiver", "secret_id": "default"})
+    own = calling.get(analysis["links"]["self"])
+    listed = calling.get("/api/v1/analyses")
+    for response in (own, listed):
+        assert "of-the-receiver" not in response.text
+    shown = {"host": "127.0.0.1", "secret_id": "default"}
+    assert analysis["request"]["callback"] == own.json()["request"]["callback"] == shown
+    assert listed.json()["items"][0]["request"]["callback"] == shown
+
+
 def test_what_a_worker_process_finishes_is_told_by_the_server(settings: Settings, slide: Path) -> None:
     changed = settings.model_copy(update={"callback_allow": ("127.0.0.0/8",), "embedded_worker": True})
     changed.callback_secrets_dir.mkdir(parents=True)

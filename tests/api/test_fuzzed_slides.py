@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from hepamap.api.slide_readers import SlideReaders
+from hepamap.api.children import Children, slide_children
 from hepamap.detection import DetectionRequest, check_request, detect
 from hepamap.errors import HepamapError, SlideError
 from hepamap.slide import Slide
@@ -63,7 +63,7 @@ def width_of(path: Path) -> int:
         return slide.size_l0.width
 
 
-def opens(path: Path, readers: SlideReaders) -> bool:
+def opens(path: Path, readers: Children) -> bool:
     try:
         return readers.run(width_of, path) > 0
     except HepamapError:
@@ -71,14 +71,14 @@ def opens(path: Path, readers: SlideReaders) -> bool:
 
 
 @pytest.fixture(scope="module")
-def readers() -> Iterator[SlideReaders]:
-    readers = SlideReaders(timeout_s=120.0, children=1)
+def readers() -> Iterator[Children]:
+    readers = slide_children(120.0, 1)
     yield readers
     readers.close()
 
 
 def outcomes_of(
-    original: Path, readers: SlideReaders, models_dir: Path, folder: Path, count: int, others: Path | None = None
+    original: Path, readers: Children, models_dir: Path, folder: Path, count: int, others: Path | None = None
 ) -> Counter[str]:
     rng, data, found = random.Random(11), original.read_bytes(), Counter[str]()
     place = folder / "changed"
@@ -100,9 +100,7 @@ def outcomes_of(
 
 
 @pytest.mark.parametrize("kind", ["tiff", "svs"])
-def test_a_slide_with_changed_bytes(
-    readers: SlideReaders, models_dir: Path, slide_bytes: bytes, tmp_path: Path, kind: str
-) -> None:
+def test_a_slide_with_changed_bytes(readers: Children, models_dir: Path, slide_bytes: bytes, tmp_path: Path, kind: str) -> None:
     original = tmp_path / ("slide.svs" if kind == "svs" else "slide.tif")
     if kind == "svs":
         write_svs(original)
@@ -118,7 +116,7 @@ def test_a_slide_with_changed_bytes(
 
 @pytest.mark.parametrize("pattern", ["*.ndpi", "*.svs"])
 def test_a_real_slide_with_changed_bytes(
-    readers: SlideReaders, models_dir: Path, shared_data: Path, tmp_path: Path, pattern: str
+    readers: Children, models_dir: Path, shared_data: Path, tmp_path: Path, pattern: str
 ) -> None:
     small = sorted(
         (path for path in shared_data.rglob(pattern) if path.stat().st_size < 8 * 1024**2), key=lambda p: p.stat().st_size
@@ -129,7 +127,7 @@ def test_a_real_slide_with_changed_bytes(
     print(pattern, dict(found))  # noqa: T201  # for `make fuzz`, which shows it
 
 
-def test_a_dicom_slide_with_changed_bytes(readers: SlideReaders, models_dir: Path, shared_data: Path, tmp_path: Path) -> None:
+def test_a_dicom_slide_with_changed_bytes(readers: Children, models_dir: Path, shared_data: Path, tmp_path: Path) -> None:
     # One that is a slide by itself: not all that the folder of real files holds is meant to be read.
     instances = sorted(
         (path for path in shared_data.rglob("*.dcm") if "negative" not in str(path)), key=lambda p: p.stat().st_size

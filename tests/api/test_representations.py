@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from hepamap.api.representations import etag_of, has_it
-from tests.api.conftest import post, work
+from hepamap.jobs.job import JobProgress
+from tests.api.conftest import post, services_of, work
 from tests.api.test_bad_input import check_problem
 
 
@@ -55,6 +57,21 @@ def test_an_analysis_that_changes_changes_its_tag(client: TestClient, slide: Pat
     done = client.get(url, headers={"If-None-Match": queued})
     assert (done.status_code, done.json()["state"]) == (200, "succeeded")
     assert client.get(url, headers={"If-None-Match": done.headers["etag"]}).status_code == 304
+
+
+def test_the_time_that_is_left_changes_no_tag(client: TestClient, slide: Path) -> None:
+    url = post(client, slide)["links"]["self"]
+    store = services_of(client).store
+    work = store.claim()
+    assert work is not None
+    store.beat(work, JobProgress(1, 4, "classifying"))
+    time.sleep(0.3)
+    first = client.get(url)
+    time.sleep(0.3)
+    assert client.get(url).json()["progress"]["eta_s"] > first.json()["progress"]["eta_s"]
+    assert client.get(url, headers={"If-None-Match": first.headers["etag"]}).status_code == 304
+    store.beat(work, JobProgress(2, 4, "classifying"))
+    assert client.get(url, headers={"If-None-Match": first.headers["etag"]}).status_code == 200
 
 
 def test_a_deleted_one_is_gone_whatever_the_client_has(client: TestClient, analysis: Any) -> None:

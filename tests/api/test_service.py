@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -22,6 +23,8 @@ import hepamap
 from hepamap.api.app import create_app
 from hepamap.jobs.errors import JobStoreError
 from hepamap.jobs.job import WorkerSeen
+from hepamap.operations.doctor import examine
+from hepamap.operations.findings import Level
 from hepamap.settings import Settings
 from tests.api.conftest import MODEL, services_of
 from tests.api.test_bad_input import check_problem
@@ -58,6 +61,26 @@ def test_models_have_hashes_and_say_which_is_the_default(client: TestClient) -> 
     assert (model["name"], model["default"]) == ("tiny-5x@1.0.0", True)
     assert len(model["manifest"]["weights"]["sha256"]) == 64
     assert client.get("/api/v1/models/tiny-5x").json() == client.get("/api/v1/models/tiny-5x@1.0.0").json() == model
+
+
+def test_a_broken_pack_is_said_and_does_not_hide_the_others(settings: Settings, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(settings.models_dir, models)
+    for name in ("other/1.0.0", f"{MODEL}/0.9.0"):
+        (models / name).mkdir(parents=True)
+        (models / name / "model.json").write_text("{}")
+    named = settings.model_copy(update={"models_dir": models, "default_model": f"{MODEL}@1.0.0"})
+    with TestClient(create_app(named)) as client:
+        check = client.get("/health/ready").json()["checks"]["models"]
+        assert check["ok"] is True
+        assert "other/1.0.0" in check["detail"]
+        answer = client.get("/api/v1/models").json()
+        assert [(model["name"], model["default"]) for model in answer["items"]] == [("tiny-5x@1.0.0", True)]
+        assert [failure["code"] for failure in answer["broken"]] == ["pack_invalid"] * 2
+        # Who names no version might be given another one than the newest.
+        assert client.get(f"/api/v1/models/{MODEL}").status_code == 500
+    findings = [finding for finding in examine(named) if finding.check == "models"]
+    assert [finding.level for finding in findings] == [Level.OK, Level.OK, Level.BROKEN, Level.BROKEN]
 
 
 def refs(node: Any) -> Iterator[str]:
@@ -137,6 +160,8 @@ import json, sys, warnings
 warnings.simplefilter("ignore")
 from fastapi.testclient import TestClient
 from hepamap.api.app import create_app
+from hepamap.operations.doctor import examine
+from hepamap.operations.findings import Level
 from hepamap.settings import Settings
 (slide,) = sys.argv[1:]
 with TestClient(create_app(Settings())) as client:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from tests.api.conftest import post, result_folder, services_of, work
+from hepamap.api.app import create_app
+from hepamap.api.idempotency import mark
+from hepamap.model_pack import find_pack, rewrite_manifest, write_pack
+from hepamap.settings import Settings
+from tests.api.conftest import MODEL, post, result_folder, services_of, work
 from tests.api.test_bad_input import check_problem
+from tests.packs import manifest_body
 
 MARK = {"Idempotency-Key": "8e03978e-40d5-43e8-bc93-6894a57f9324"}
 
@@ -136,3 +145,47 @@ def test_a_region_comes_before_whole_slides_unless_it_says_otherwise(client: Tes
     jobs = [store.get(analysis["id"]) for analysis in (urgent, *night, patient)]
     order = [store.claim() for _ in range(5)]
     assert [work.id for work in order if work] == [job.computation_id for job in jobs if job]
+
+
+def test_no_two_callers_have_one_mark() -> None:
+    pairs = [("oidc:a", "b c"), ("oidc:a b", "c"), ("oidc:a b c", "d"), ("7 oidc:a", "b c")]
+    keys = {mark(key, caller, "hash").key for caller, key in pairs}
+    assert len(keys) == len(pairs)
+    assert all(len(key) <= 512 for key in (*keys, mark("k" * 255, "c" * 255, "hash").key))
+
+
+# ---- a pack that changes while an analysis waits -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def changing(settings: Settings, tmp_path: Path) -> Iterator[TestClient]:
+    """A server with packs of its own."""
+    shutil.copytree(settings.models_dir, tmp_path / "packs")
+    with TestClient(create_app(settings.model_copy(update={"models_dir": tmp_path / "packs"}))) as client:
+        yield client
+
+
+def test_new_defaults_of_a_pack_do_not_change_what_waits(changing: TestClient, slide: Path) -> None:
+    asked = post(changing, slide)
+    pack = find_pack(services_of(changing).settings.models_dir, MODEL)
+    rewrite_manifest(pack, default_stride=32, default_threshold=0.95, title="With other defaults")
+    work(changing)
+    summary = json.loads((result_folder(changing, asked) / "result.json").read_text())
+    assert (summary["parameters"]["stride"], summary["parameters"]["threshold"]) == (16, 0.5)
+    again = post(changing, slide)
+    work(changing)
+    summary = json.loads((result_folder(changing, again) / "result.json").read_text())
+    assert (summary["parameters"]["stride"], summary["parameters"]["threshold"]) == (32, 0.95)
+
+
+def test_what_waits_for_other_weights_fails_and_says_so(changing: TestClient, slide: Path) -> None:
+    asked = post(changing, slide)
+    folder = find_pack(services_of(changing).settings.models_dir, MODEL).folder
+    write_pack(folder, manifest_body(MODEL), {"layer/kernel": np.ones(1)}, "# For tests\n")
+    work(changing)
+    error = get(changing, asked)["error"]
+    assert error["code"] == "model_changed"
+    assert error["cure"].startswith("Ask for the analysis again.")
+    work_again = post(changing, slide)
+    work(changing)
+    assert get(changing, work_again)["state"] == "succeeded"

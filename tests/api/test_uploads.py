@@ -4,9 +4,12 @@ import json
 import os
 import shutil
 import time
-from collections import namedtuple
+from collections import deque, namedtuple
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +19,10 @@ from hypothesis import strategies as st
 
 from hepamap.api.app import create_app
 from hepamap.api.file_names import safe_name
+from hepamap.api.upload_errors import UploadQuotaError
+from hepamap.api.upload_store import UploadStore
+from hepamap.api.uploads import _Parts
+from hepamap.errors import OutputNotWritableError
 from hepamap.settings import Settings
 from tests.api.conftest import services_of, work
 from tests.api.test_bad_input import check_problem
@@ -194,3 +201,68 @@ def test_uploads_that_a_crash_cut_off_are_removed_at_the_next_start(settings: Se
             assert time.monotonic() < deadline
             time.sleep(0.01)
         assert sorted(path.name for path in settings.uploads_dir.iterdir()) == sorted([used, "young"])
+
+
+# ---- room --------------------------------------------------------------------------------------------------------------
+
+
+def unsized(count: int, piece: bytes = b"x" * 65536) -> tuple[Iterator[bytes], list[int]]:
+    """A multipart body of so many pieces that does not say how long it is; and how many of them were taken."""
+    taken: list[int] = []
+
+    def body() -> Iterator[bytes]:
+        yield f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="a.tif"\r\n\r\n'.encode()
+        for number in range(count):
+            taken.append(number)
+            yield piece
+        yield f"\r\n--{BOUNDARY}--\r\n".encode()
+
+    return body(), taken
+
+
+@pytest.fixture
+def narrow(settings: Settings) -> Iterator[TestClient]:
+    """A server that takes 200 kB of uploads in all."""
+    with TestClient(create_app(settings.model_copy(update={"upload_quota_bytes": 200_000}))) as client:
+        yield client
+
+
+def test_a_slide_that_does_not_say_its_length_counts_for_the_quota(narrow: TestClient) -> None:
+    body, _ = unsized(4)
+    check_problem(send_raw(narrow, body), 507, "upload_quota_exceeded")
+    assert uploads(narrow) == []
+
+
+def test_it_is_refused_before_it_has_come_whole(narrow: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hepamap.api.upload_room.CHECK_EVERY_BYTES", 256 * 1024)
+    body, taken = unsized(28)  # 1.75 MiB, below what one slide may have
+    parts = _Parts(BOUNDARY.encode(), services_of(narrow).uploads)
+    with pytest.raises(UploadQuotaError):
+        deque(map(parts.feed, body), maxlen=0)
+    parts.discard()
+    assert len(taken) == 4
+    assert uploads(narrow) == []
+
+
+def test_what_unfinished_uploads_have_announced_is_not_given_away(narrow: TestClient, slide_bytes: bytes) -> None:
+    assert len(slide_bytes) < 50_000
+    headers = {"Tus-Resumable": "1.0.0", "Upload-Length": "190000"}
+    assert narrow.post("/api/v1/uploads", headers=headers).status_code == 201
+    check_problem(send(narrow, "slide.tif", slide_bytes), 507, "upload_quota_exceeded")
+    body, _ = unsized(1)
+    check_problem(send_raw(narrow, body), 507, "upload_quota_exceeded")
+
+
+def test_a_resumable_upload_stops_where_others_have_filled_the_disk(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hepamap.api.upload_room.CHECK_EVERY_BYTES", 100_000)
+    headers = {"Tus-Resumable": "1.0.0", "Upload-Length": "300000"}
+    url = client.post("/api/v1/uploads", headers=headers).headers["location"]
+    free = SimpleNamespace(free=0)
+    poor = UploadStore(replace(services_of(client).upload_limits, min_free_bytes=1), keep_for=timedelta(hours=1))
+    opened = poor.open(url.rpartition("/")[2], 0)
+    opened.write(b"x" * 90_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
+    with pytest.raises(OutputNotWritableError):
+        opened.write(b"x" * 90_000)
+    opened.close()
+    assert client.head(url, headers=headers).headers["upload-offset"] == "180000"

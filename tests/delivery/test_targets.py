@@ -27,6 +27,11 @@ ADDRESSES = {
     "link6.example.org": ["fe80::1%eth0"],
     "zero.example.org": ["0.0.0.0"],
     "multicast.example.org": ["224.0.0.1"],
+    "site6.example.org": ["fec0::1"],
+    "compatible.example.org": ["::7f00:1"],
+    "own-nat64.example.org": ["64:ff9b:1::7f00:1"],
+    "mapped-inside.example.org": ["::ffff:10.1.2.3"],
+    "discard6.example.org": ["100::1"],
     "public6.example.org": ["2606:2800:220:1::1"],
     "other.net": ["93.184.216.35"],
 }
@@ -69,6 +74,11 @@ def test_named_hosts_with_public_addresses_may_be_called(host: str) -> None:
         "link6.example.org",
         "zero.example.org",
         "multicast.example.org",
+        "site6.example.org",
+        "compatible.example.org",
+        "own-nat64.example.org",
+        "mapped-inside.example.org",
+        "discard6.example.org",
     ],
 )
 def test_a_name_does_not_open_the_inside(host: str) -> None:
@@ -83,6 +93,7 @@ def test_a_name_does_not_open_the_inside(host: str) -> None:
         ("https://two.example.org/", ("10.1.0.0/16", "two.example.org"), True),
         ("https://mapped.example.org/", ("127.0.0.0/8",), True),
         ("https://local6.example.org/", ("fd00::/8",), True),
+        ("https://site6.example.org/", ("fec0::/10",), True),
         ("http://10.1.2.3:8080/hook", ("10.1.0.0/16",), True),
         ("http://10.2.2.3/", ("10.1.0.0/16",), False),
         ("http://[::1]/", ("10.1.0.0/16",), False),

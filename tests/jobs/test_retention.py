@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ from hepamap.jobs.retention import Keeping, Removed, collect_garbage
 from hepamap.jobs.states import JobState
 from hepamap.jobs.store import JobStore
 from tests.clock import Clock
-from tests.jobs.questions import FAILURE, add, claimed, now
+from tests.jobs.questions import FAILURE, add, claimed, now, question
 
 DAY_S = 24 * 3600.0
 
@@ -152,3 +153,28 @@ def test_a_computation_that_outlived_its_jobs_goes_when_it_has_ended(store: JobS
 def test_folders_that_are_not_there_yet_are_no_trouble(store: JobStore, tmp_path: Path) -> None:
     nowhere = Keeping(tmp_path / "a", tmp_path / "b", tmp_path / "c", 1, 1)
     assert collect_garbage(store, nowhere) == Removed((), (), 0)
+
+
+def test_a_job_that_joins_while_its_computation_expires_keeps_it(store: JobStore, keeping: Keeping, clock: Clock) -> None:
+    old = done(store, keeping, "shared", key="same")
+    clock.advance(39 * DAY_S)
+    expired: list[Removed | Exception] = []
+
+    def expire() -> None:
+        try:
+            expired.append(collect_garbage(store, replace(keeping, results_days=30)))
+        except Exception as error:
+            expired.append(error)
+
+    expiring = threading.Thread(target=expire)
+
+    def usable(_result: JobResult) -> bool:
+        # Asked while the one that joins holds the computation: what expires now must wait for it, and look again.
+        expiring.start()
+        time.sleep(1.0)
+        return True
+
+    joined = store.submit(question(key="same"), usable=usable).job
+    expiring.join()
+    assert expired == [Removed((old.id,), (), 0)]
+    assert now(store, joined).result == JobResult("ok", (), "shared")

@@ -54,6 +54,31 @@ def until_cancelled(work: Computation, context: JobContext) -> JobResult:
     raise CancelledError
 
 
+def test_what_helps_to_go_on_stays_for_one_that_was_asked_for_again(store: JobStore) -> None:
+    cleaned: list[str] = []
+    wanted_again: list[str] = []
+
+    def handle(work: Computation, context: JobContext) -> JobResult:
+        if wanted_again:
+            return JobResult("ok", (), work.id)
+        # Cancelled while it runs, and asked for again before its worker hears of it.
+        store.request_cancel(first.id)
+        wanted_again.append(add(store, key="same").computation_id)
+        return until_cancelled(work, context)
+
+    first = add(store, key="same")
+    runner = JobRunner(store, {"k": handle}, LIMITS, clean_up=lambda work: cleaned.append(work.id))
+    thread = threading.Thread(target=runner.run, args=(Polling(0.01),))
+    thread.start()
+    try:
+        wait_for(lambda: bool(cleaned))
+    finally:
+        runner.stop()
+        thread.join()
+    assert cleaned == wanted_again != [first.computation_id]
+    assert work_now(store, first).state is JobState.CANCELLED
+
+
 def test_jobs_are_done_one_after_the_other(store: JobStore) -> None:
     jobs = [add(store) for _ in range(3)]
     order: list[str] = []

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -353,3 +355,29 @@ def test_a_job_and_its_queue_entry_are_written_together_or_not_at_all(postgres: 
         add(store, priority=7)
     assert entries() == (2, 3)
     store.close()
+
+
+def test_what_is_large_stays_in_the_database_where_a_list_does_not_want_it(store: JobStore) -> None:
+    marker = "a point of the region"
+    large = {"region": [marker] * 10, "threshold": 0.5}
+    add(store, payload={"request": large, "identity": None}, work={"detection": large})
+    add(store, payload={"request": {"threshold": 0.7}, "identity": {"accession": "é"}}, work={"detection": large})
+    loaded: list[str] = []
+
+    def watch(value: str) -> Any:
+        loaded.append(value)
+        return json.loads(value)
+
+    engine = store.engine
+    if engine.dialect.name == "sqlite":
+        engine.dialect._json_deserializer = watch
+    page = store.page(without=("request", "region"))
+    assert [dict(job.payload) for job in page.jobs] == [
+        {"request": {"threshold": 0.7}, "identity": {"accession": "é"}},
+        {"request": {"threshold": 0.5}, "identity": None},
+    ]
+    assert marker not in "".join(loaded)
+    whole = [job.payload["request"].get("region") for job in store.page().jobs]
+    assert whole == [None, [marker] * 10]
+    if loaded:
+        assert sum(marker in text for text in loaded) == 1  # the job's own; not the worker's beside it

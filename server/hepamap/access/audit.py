@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import select, update
+from sqlalchemy.orm import Session
 
 from hepamap.access.errors import AuditBrokenError
 from hepamap.access.tables import AuditHeadRow, AuditRow
@@ -80,18 +81,26 @@ class AuditTrail(Sessions):
             JobStoreError: the database does not answer.
         """
         with self.writing() as session:
-            # The first statement takes the lock (SQLite: of the database, PostgreSQL: of this row), and so waits until the
-            # transaction of any other process is over: nobody else can have read the same end of the trail.
-            end = session.execute(
-                update(AuditHeadRow).values(seq=AuditHeadRow.seq + 1).returning(AuditHeadRow.seq, AuditHeadRow.hash)
-            ).first()
-            if end is None:
-                raise _no_end()
-            seq, previous = end
-            at = self._clock().isoformat()
-            entry = AuditEntry(seq, at, event, entry_hash(previous, seq, at, event))
-            session.add(AuditRow(**entry.to_json()))
-            session.execute(update(AuditHeadRow).values(hash=entry.hash))
+            return self.append_within(session, event)
+
+    def append_within(self, session: Session, event: AuditEvent) -> AuditEntry:
+        """The same within a transaction that is under way: the entry is there if, and only if, what it tells of is.
+
+        Raises:
+            AuditBrokenError: the stored end of the trail is gone.
+        """
+        # The first statement takes the lock (SQLite: of the database, PostgreSQL: of this row), and so waits until the
+        # transaction of any other process is over: nobody else can have read the same end of the trail.
+        end = session.execute(
+            update(AuditHeadRow).values(seq=AuditHeadRow.seq + 1).returning(AuditHeadRow.seq, AuditHeadRow.hash)
+        ).first()
+        if end is None:
+            raise _no_end()
+        seq, previous = end
+        at = self._clock().isoformat()
+        entry = AuditEntry(seq, at, event, entry_hash(previous, seq, at, event))
+        session.add(AuditRow(**entry.to_json()))
+        session.execute(update(AuditHeadRow).values(hash=entry.hash))
         return entry
 
     def head(self) -> AuditHead:

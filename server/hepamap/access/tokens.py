@@ -23,6 +23,8 @@ _ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "E
 # How far the provider's clock may differ from this one's, seconds.
 _LEEWAY_S = 30.0
 _FETCH_TIMEOUT_S = 5.0
+# How long a token with an unknown key waits for the keys that somebody else fetches, seconds.
+_WAIT_S = 2.0
 # Keys are fetched anew after this time, seconds, so that one that the provider withdrew stops opening anything;
 _FRESH_S = 300.0
 # they are used for so long where the provider does not answer meanwhile;
@@ -97,7 +99,8 @@ class _KeySet:
     def __init__(self, place: str, clock: Callable[[], float]) -> None:
         self._place = place
         self._clock = clock
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
+        self._refreshing = False
         self._keys: dict[str | None, jwt.PyJWK] = {}
         self._fetched_at = self._tried_at = -float("inf")
 
@@ -108,13 +111,19 @@ class _KeySet:
             jwt.InvalidKeyError: the provider has none of that id.
             IdentityProviderError: the keys cannot be had.
         """
-        # Under the lock while fetching too: the others need what the first one gets.
-        with self._lock:
-            now = self._clock()
+        now = self._clock()
+        with self._changed:
             known = now - self._fetched_at <= _FRESH_S and key_id in self._keys
-            if not known and now - self._tried_at >= _RETRY_S:
-                self._refresh(now)
-            if now - self._fetched_at > _USABLE_S:
+            mine = not known and not self._refreshing and now - self._tried_at >= _RETRY_S
+            if mine:
+                self._refreshing, self._tried_at = True, now
+            elif not known and not self._has(key_id, now):
+                # Who has no key to go by needs what the one that asks gets; all others use what they have meanwhile.
+                self._changed.wait_for(lambda: not self._refreshing, timeout=_WAIT_S)
+        if mine:
+            self._refresh(now)
+        with self._changed:
+            if now - self._fetched_at > _USABLE_S or (key_id not in self._keys and self._refreshing):
                 raise IdentityProviderError(
                     "The public keys of the identity provider cannot be fetched.",
                     cure="Try again in a moment. If it stays so, the operator should check HEPAMAP_OIDC_JWKS and the network.",
@@ -123,18 +132,25 @@ class _KeySet:
                 raise jwt.InvalidKeyError("unknown key")
             return self._keys[key_id]
 
+    def _has(self, key_id: str | None, now: float) -> bool:
+        return key_id in self._keys and now - self._fetched_at <= _USABLE_S
+
     def _refresh(self, now: float) -> None:
-        self._tried_at = now
+        """Ask the provider, without holding up those who know their key."""
+        keys: dict[str | None, jwt.PyJWK] | None = None
         try:
-            keys = _fetch(self._place).keys
+            keys = {key.key_id: key for key in _fetch(self._place).keys if key.public_key_use in (None, "sig")}
+            if len(keys) == 1:
+                # A token that names no key can only mean the only one.
+                keys[None] = next(iter(keys.values()))
         except (jwt.PyJWTError, OSError, ValueError) as error:
             _log.warning("identity_provider_unavailable", reason=f"{type(error).__name__}: {error}")
-            return
-        self._keys = {key.key_id: key for key in keys if key.public_key_use in (None, "sig")}
-        if len(self._keys) == 1:
-            # A token that names no key can only mean the only one.
-            self._keys[None] = next(iter(self._keys.values()))
-        self._fetched_at = now
+        finally:
+            with self._changed:
+                self._refreshing = False
+                if keys is not None:
+                    self._keys, self._fetched_at = keys, now
+                self._changed.notify_all()
 
 
 def _fetch(place: str) -> jwt.PyJWKSet:

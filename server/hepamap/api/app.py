@@ -16,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 import hepamap
 from hepamap.access.protection import require_protected
 from hepamap.api.callbacks import delivering
+from hepamap.api.children import outline_children, slide_children
 from hepamap.api.errors import install_handlers
 from hepamap.api.metrics import RequestMetrics
 from hepamap.api.middleware import RequestFrame
@@ -37,7 +38,6 @@ from hepamap.api.routes import (
 from hepamap.api.schemas import AnalysisRequest, Problem
 from hepamap.api.security import PUBLIC, Access, AccessGate
 from hepamap.api.services import Services
-from hepamap.api.slide_readers import SlideReaders
 from hepamap.api.tidying import tidying
 from hepamap.api.verdict_schemas import VerdictRequest
 from hepamap.api.views import API_PREFIX
@@ -83,13 +83,14 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] = WORKER_COM
         make_folders(settings)
         with (
             closing(JobStore.open(settings.database, on_finished=finish_jobs)) as store,
-            closing(SlideReaders(timeout_s=settings.slide_open_s)) as readers,
+            closing(slide_children(settings.slide_open_s)) as readers,
+            closing(outline_children()) as geometers,
         ):
-            app.state.services = Services(settings, store, JobWatch(store.get), readers)
+            app.state.services = Services(settings, store, JobWatch(store.get), readers, geometers)
             app.state.access = Access.of(settings, store.engine)
             supervisor = _start_worker(settings, worker_command)
             try:
-                async with delivering(app.state.services), tidying(store, keeping_of(settings)):
+                async with delivering(app.state.services), tidying(store, keeping_of(settings), app.state.access.trail):
                     yield
             finally:
                 if supervisor is not None:

@@ -19,6 +19,7 @@ from hepamap.slide_files import is_dicom_folder, looks_like_slide
 
 _MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 _MAX_ENTRIES = 100_000
+_MAX_DIRECTORY_BYTES = 16 * 1024**2  # 160 a file; in memory each takes some times as much
 _MAX_DEPTH = 16
 _MAX_NAME_BYTES = 255
 # Slides are compressed pictures: a zip makes them hardly smaller. Text beside them shrinks ten times, and a bomb a thousand.
@@ -62,6 +63,7 @@ def unpack(archive: Path, folder: Path, *, max_bytes: int, require_room: Callabl
         OSError: the disk.
     """
     try:
+        _require_small_directory(archive)
         with zipfile.ZipFile(archive) as opened:
             entries = _checked(opened.infolist(), max_bytes)
             require_room(sum(entry.info.file_size for entry in entries))
@@ -114,10 +116,29 @@ def _slides_in(folder: Path) -> Iterator[Path]:
             yield path
 
 
+def _require_small_directory(archive: Path) -> None:
+    """Look at the end record alone: opening a zip reads its whole directory into memory, however many files that names."""
+    with archive.open("rb") as file:
+        # The library's own reading of it, zip64 too: another one might be led to another record than the library is.
+        end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+    if end is None:
+        raise _damaged()
+    entries, size = end[zipfile._ECD_ENTRIES_TOTAL], end[zipfile._ECD_SIZE]  # type: ignore[attr-defined]
+    if entries > _MAX_ENTRIES or size > _MAX_DIRECTORY_BYTES:
+        raise _too_many(entries)
+
+
+def _too_many(entries: int) -> ArchiveTooLargeError:
+    return ArchiveTooLargeError(
+        f"The zip has {entries} files, and a directory of them that is too large; {_MAX_ENTRIES} is the most.",
+        cure="Send one slide per zip.",
+    )
+
+
 def _checked(infos: Sequence[zipfile.ZipInfo], max_bytes: int) -> list[_Entry]:
     """The entries to unpack."""
     if len(infos) > _MAX_ENTRIES:
-        raise ArchiveTooLargeError(f"The zip has {len(infos)} files; {_MAX_ENTRIES} is the most.", cure="Send one slide per zip.")
+        raise _too_many(len(infos))
     for info in infos:
         _require_plain(info)
     entries = [entry for entry in (_Entry(info, _parts_of(info)) for info in infos) if not _is_litter(entry.parts)]

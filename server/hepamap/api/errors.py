@@ -95,6 +95,12 @@ class OriginNotAllowedError(ApiError):
     code = "origin_not_allowed"
 
 
+class ServerBusyError(ApiError):
+    """All that could look at it is busy."""
+
+    code = "server_busy"
+
+
 class AnalysisNotFoundError(ApiError):
     """There is no analysis of that id."""
 
@@ -118,9 +124,11 @@ STATUS: Mapping[type[errors.HepamapError], int] = MappingProxyType(
         errors.ParameterError: HTTPStatus.UNPROCESSABLE_ENTITY,
         errors.ModelError: HTTPStatus.INTERNAL_SERVER_ERROR,
         errors.ModelNotFoundError: HTTPStatus.NOT_FOUND,
+        errors.ModelChangedError: HTTPStatus.CONFLICT,
         errors.OutputError: HTTPStatus.INTERNAL_SERVER_ERROR,
         errors.OutputExistsError: HTTPStatus.CONFLICT,
         errors.OutputNotWritableError: HTTPStatus.INSUFFICIENT_STORAGE,
+        errors.SettingsInvalidError: HTTPStatus.INTERNAL_SERVER_ERROR,
         errors.PasswordUnreadableError: HTTPStatus.SERVICE_UNAVAILABLE,
         errors.CancelledError: HTTPStatus.CONFLICT,
         JobStoreError: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -147,6 +155,7 @@ STATUS: Mapping[type[errors.HepamapError], int] = MappingProxyType(
         SlideNotAllowedError: HTTPStatus.FORBIDDEN,
         HostNotAllowedError: HTTPStatus.MISDIRECTED_REQUEST,
         OriginNotAllowedError: HTTPStatus.FORBIDDEN,
+        ServerBusyError: HTTPStatus.SERVICE_UNAVAILABLE,
         AnalysisNotFoundError: HTTPStatus.NOT_FOUND,
         AnalysisNotFinishedError: HTTPStatus.CONFLICT,
     }
@@ -243,7 +252,7 @@ def answer_foreseen(request: Request, error: Exception) -> JSONResponse:
         code=error.code,
         detail=error.message,
         cure=error.cure,
-        instance=request.url.path,
+        instance=request.scope["path"],
         extra={"errors": fields} if fields else {},
     )
 
@@ -267,4 +276,4 @@ def _answer_http(request: Request, error: Exception) -> JSONResponse:
     code, detail, cure = _HTTP_PROBLEMS.get(
         status, (f"http_{status.value}", str(error.detail), "See /openapi.json for what this server takes.")
     )
-    return problem(status, code=code, detail=detail, cure=cure, instance=request.url.path, headers=error.headers)
+    return problem(status, code=code, detail=detail, cure=cure, instance=request.scope["path"], headers=error.headers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Annotated
 
@@ -38,4 +39,5 @@ def mark(key: str, caller: str, request_hash: str) -> Idempotency:
             "The Idempotency-Key is empty, too long, or has other than printable ASCII characters.",
             cure="Use a new UUID for each new request.",
         )
-    return Idempotency(f"{caller} {key}", request_hash)
+    # Hashed, since a caller's name may hold any character: no other pair of caller and key may look the same.
+    return Idempotency(hashlib.sha256(f"{len(caller)} {caller} {key}".encode()).hexdigest(), request_hash)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,9 +15,9 @@ from hepamap.api.stored import result_of
 from hepamap.api.verdict_schemas import VerdictRequest
 from hepamap.api.views import chosen_of
 from hepamap.jobs.job import Idempotency, Job
-from hepamap.results import StoredResult
+from hepamap.results import StoredResult, open_result
 from hepamap.verdicts.judging import form_opinion, pixel_size_of
-from hepamap.verdicts.verdict import ModelFacts, SlideFacts, Verdict
+from hepamap.verdicts.verdict import ModelFacts, Opinion, SlideFacts, Verdict
 
 
 def judge(body: bytes, job: Job, services: Services, *, actor: str, idempotency_key: str | None) -> Verdict:
@@ -41,17 +42,22 @@ def judge(body: bytes, job: Job, services: Services, *, actor: str, idempotency_
     if repeated is not None:
         return repeated
     result = result_of(job, services)
-    opinion = form_opinion(
+    opinion = services.geometers.run(_opinion, result.folder, request, _threshold(request, job, result, services))
+    slide, model = _slide_facts(job, result, services), _model_facts(result)
+    return services.verdicts.add(job.id, opinion, slide, model, actor=actor, idempotency=idempotency)
+
+
+def _opinion(folder: Path, request: VerdictRequest, threshold: float) -> Opinion:
+    """In a child process: nobody knows beforehand how long mending an outline takes."""
+    return form_opinion(
         request.decision,
-        result,
-        threshold=_threshold(request, job, result, services),
+        open_result(folder),
+        threshold=threshold,
         min_area_um2=request.min_area_um2,
         drawn=request.geometry,
         user=request.user,
         reason=request.reason or None,
     )
-    slide, model = _slide_facts(job, result, services), _model_facts(result)
-    return services.verdicts.add(job.id, opinion, slide, model, actor=actor, idempotency=idempotency)
 
 
 def _mark(key: str, actor: str, job: Job, request: VerdictRequest) -> Idempotency:

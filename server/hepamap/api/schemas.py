@@ -191,7 +191,7 @@ class WarningAnswer(Answer):
 
 
 class FailureAnswer(Answer):
-    """Why an analysis failed."""
+    """Why an analysis failed, or a model pack cannot be used."""
 
     code: str = Field(description="Stable name, for programs.", examples=["slide_damaged"])
     message: str = Field(description="The cause, for a person.", examples=["Level 0 of case-17.ndpi cannot be decoded."])
@@ -239,7 +239,7 @@ class AnalysisAnswer(Answer):
         description="As it was sent.", examples=[{"accession": "S26-1234", "slide_barcode": "S26-1234-A1-1"}]
     )
     request: dict[str, Any] = Field(
-        description="What was asked for, as it was sent, without `identity`.",
+        description="What was asked for, as it was sent, without `identity`; of `callback` the `host` in place of the `url`.",
         examples=[{"slide": {"path": "/slides/case-17.ndpi"}, "model": "hcc-10x"}],
     )
     links: LinksAnswer = Field(description="Where to go from here.")
@@ -272,6 +272,7 @@ class ModelList(Answer):
     """The installed model packs."""
 
     items: list[ModelAnswer] = Field(description="By id, newest version first.")
+    broken: list[FailureAnswer] = Field(description="Packs that cannot be used, and why.", examples=[[]])
     notice: str = Field(default=RESEARCH_USE_ONLY, description="What results may be used for.")
 
 

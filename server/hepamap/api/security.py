@@ -130,12 +130,14 @@ class AccessGate:
             await self._app(scope, receive, send)
             return
         request = Request(scope)
+        # What the routes go by is `scope["path"]`, and so it is here; `request.url` is made with the header Host, which may hold
+        # another path.
         access: Access = request.app.state.access
         scope.setdefault("state", {})
         caller = ANONYMOUS
         try:
             self._require_same_site(request.headers)
-            demanded = scope_of(request.method, request.url.path, metrics_public=self._metrics_public)
+            demanded = scope_of(request.method, scope["path"], metrics_public=self._metrics_public)
             if demanded is not None:
                 caller = await self._admit(request, access)
                 _require_scope(caller, demanded)
@@ -144,7 +146,7 @@ class AccessGate:
             return
         scope["state"]["caller"] = caller.id
         trail = access.trail
-        if trail is None or demanded is None or not request.url.path.startswith(f"{API_PREFIX}/"):
+        if trail is None or demanded is None or not scope["path"].startswith(f"{API_PREFIX}/"):
             await self._app(scope, receive, send)
         else:
             await self._app(scope, receive, _Witness(request, caller, trail, send))
@@ -210,7 +212,7 @@ class _Witness:
     def _event(self, message: Message) -> AuditEvent:
         request = self._request
         created = Headers(raw=message["headers"]).get("location") if message["status"] in _CREATED else None
-        named = _UUID.search(created or request.url.path)
+        named = _UUID.search(created or request.scope["path"])
         return AuditEvent(
             actor=self._caller.id,
             action=getattr(request.scope.get("route"), "name", "refused"),

@@ -8,8 +8,8 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from hepamap.api.children import Children
 from hepamap.api.slide_paths import SlideFolders
-from hepamap.api.slide_readers import SlideReaders
 from hepamap.api.upload_room import UploadLimits
 from hepamap.api.upload_store import UploadStore
 from hepamap.api.waiting import JobWatch
@@ -23,12 +23,15 @@ from hepamap.verdicts.thresholds import ThresholdStore
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The settings, the open store, what looks at it for all who wait, and what looks at slides."""
+    """The settings, the open store, what looks at it for all who wait, and the child processes."""
 
     settings: Settings
     store: JobStore
     watch: JobWatch
-    readers: SlideReaders
+    readers: Children
+    """What looks at slides."""
+    geometers: Children
+    """What computes with outlines that people drew."""
 
     @property
     def slide_folders(self) -> SlideFolders:

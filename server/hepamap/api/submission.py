@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -20,6 +21,7 @@ from hepamap.results import SUMMARY_NAME, frame_json
 
 ANALYSIS = "analysis"
 """The kind of computation that the worker's handler does."""
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # in JSON it cannot stand but like this
 REGION_PRIORITY = 10
 """Priority of a region where the request names none."""
 
@@ -72,6 +74,8 @@ def _submit(received: Received, services: Services, idempotency_key: str | None,
         services.callback_targets.target_of(request.callback.url)
         services.callback_secrets.get(request.callback.secret_id)
     path = _slide_path(request, received, services)
+    if _NUL.search(received.json):
+        raise RequestInvalidError("The request has a NUL in a text.", cure="Send texts without it; databases do not store it.")
     detection = _detection_request(request, path, services.settings.default_model)
     checked = services.readers.run(check_request, detection, services.settings.models_dir)
     question = Question(
@@ -114,7 +118,7 @@ def _slide_path(request: AnalysisRequest, received: Received, services: Services
         wrong = "names no slide" if not given else "names more than one slide"
         raise RequestInvalidError(f"The request {wrong}.", cure="Send one of `slide.path`, `slide.upload` and a file.")
     if request.slide.path is not None:
-        return services.slide_folders.find(request.slide.path)
+        return services.readers.run(services.slide_folders.find, request.slide.path)
     if request.slide.upload is not None:
         received.folder, received.slide = services.uploads.adopt(request.slide.upload)
     assert received.slide is not None

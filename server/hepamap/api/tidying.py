@@ -10,25 +10,32 @@ from contextlib import asynccontextmanager
 import structlog
 from starlette.concurrency import run_in_threadpool
 
+from hepamap.access.audit import AuditTrail
+from hepamap.delivery.outbox import Outbox
 from hepamap.errors import HepamapError
 from hepamap.jobs.retention import Keeping, collect_garbage
-from hepamap.jobs.store import JobStore
+from hepamap.jobs.store import JobStore, ignore_removed
+from hepamap.operations.keeping import noted_in
 
 _log = structlog.stdlib.get_logger(__name__)
 
 _EVERY_S = 3600.0
+_ACTOR = "server"
 
 
 @asynccontextmanager
-async def tidying(store: JobStore, keeping: Keeping, *, every_s: float = _EVERY_S) -> AsyncIterator[None]:
+async def tidying(
+    store: JobStore, keeping: Keeping, trail: AuditTrail | None, *, every_s: float = _EVERY_S
+) -> AsyncIterator[None]:
     """Tidy up now and again, until the end of the context.
 
     Args:
         store: the jobs.
         keeping: what is kept, and how long.
+        trail: where it is written down which analyses went; None: nowhere.
         every_s: pause, seconds.
     """
-    task = asyncio.create_task(_tidy(store, keeping, every_s))
+    task = asyncio.create_task(_tidy(store, keeping, trail, every_s))
     try:
         yield
     finally:
@@ -37,13 +44,21 @@ async def tidying(store: JobStore, keeping: Keeping, *, every_s: float = _EVERY_
             await task
 
 
-async def _tidy(store: JobStore, keeping: Keeping, every_s: float) -> None:
+async def _tidy(store: JobStore, keeping: Keeping, trail: AuditTrail | None, every_s: float) -> None:
     while True:
-        try:
-            removed = await run_in_threadpool(collect_garbage, store, keeping)
-        except (HepamapError, OSError) as error:
-            _log.warning("not_tidied", reason=str(error))
-        else:
-            if removed.jobs or removed.folders:
-                _log.info("tidied", analyses=len(removed.jobs), folders=len(removed.folders), bytes=removed.bytes)
+        for step in (lambda: _collect(store, keeping, trail), Outbox(store.engine).forget_old):
+            try:
+                await run_in_threadpool(step)
+            except (HepamapError, OSError) as error:
+                _log.warning("not_tidied", reason=str(error))
+            except Exception:
+                # The last resort: whatever this was, there is another try in an hour, and the disk must not fill up till then.
+                _log.exception("tidying_crashed")
         await asyncio.sleep(every_s)
+
+
+def _collect(store: JobStore, keeping: Keeping, trail: AuditTrail | None) -> None:
+    noted = ignore_removed if trail is None else noted_in(trail, _ACTOR)
+    removed = collect_garbage(store, keeping, on_removed=noted)
+    if removed.jobs or removed.folders:
+        _log.info("tidied", analyses=len(removed.jobs), folders=len(removed.folders), bytes=removed.bytes)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from hepamap.api.disk import disk_full
 from hepamap.api.errors import UploadTooLargeError
 from hepamap.api.upload_errors import UploadQuotaError
+
+CHECK_EVERY_BYTES = 64 * 1024**2
+"""By how much an upload may overstep what there is room for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,34 @@ def require_room(limits: UploadLimits, announced: int, *, promised: int = 0) -> 
             f"The uploads on this server would have more than {limits.quota_bytes} bytes.",
             cure="Delete analyses or uploads that are no longer needed, or have the operator raise the quota.",
         )
+
+
+class RoomWatch:
+    """Looks for room now and again while an upload comes in: others fill the disk too, and some do not say how long they are."""
+
+    def __init__(self, limits: UploadLimits, promised: Callable[[], int]) -> None:
+        self._limits = limits
+        self._promised = promised
+        self._unseen = 0
+
+    def wrote(self, count: int) -> None:
+        """So many bytes more were written.
+
+        Raises:
+            UploadQuotaError, OutputNotWritableError: there is no room for more.
+        """
+        self._unseen += count
+        if self._unseen >= CHECK_EVERY_BYTES:
+            self.look()
+
+    def look(self) -> None:
+        """Whether what was written has its place beside all else.
+
+        Raises:
+            UploadQuotaError, OutputNotWritableError: it has not.
+        """
+        self._unseen = 0
+        require_room(self._limits, 0, promised=self._promised())
 
 
 def used_bytes(folder: Path) -> int:

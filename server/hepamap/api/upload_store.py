@@ -33,7 +33,7 @@ from hepamap.api.upload_errors import (
     UploadOffsetError,
     UploadRequestError,
 )
-from hepamap.api.upload_room import UploadLimits, require_room, upload_too_large
+from hepamap.api.upload_room import RoomWatch, UploadLimits, require_room, upload_too_large
 from hepamap.jobs.processes import exclusive_lock
 
 # How much a crash of the machine may cost, bytes; each time the disk is waited for.
@@ -85,6 +85,11 @@ class UploadStore:
         self._keep_for = keep_for
         self._clock = clock
 
+    @property
+    def limits(self) -> UploadLimits:
+        """What the server takes."""
+        return self._limits
+
     def create(self, *, name: str, length: int, metadata: str = "", sha256: str | None = None) -> Upload:
         """Take an upload on.
 
@@ -94,14 +99,17 @@ class UploadStore:
         if length > self._limits.max_upload_bytes:
             raise upload_too_large(self._limits.max_upload_bytes)
         self.remove_expired()
-        promised = sum(upload.length - upload.offset for upload in self._all())
-        require_room(self._limits, length, promised=promised)
+        require_room(self._limits, length, promised=self.promised_bytes())
         expires_at = self._clock() + self._keep_for
         upload = Upload(str(uuid.uuid4()), safe_name(name), length, 0, expires_at, metadata, sha256)
         self._folder(upload.id).mkdir(parents=True)
         (self._folder(upload.id) / _DATA_NAME).touch()
         self._save(upload)
         return upload
+
+    def promised_bytes(self) -> int:
+        """What uploads that are on their way will still bring."""
+        return sum(upload.length - upload.offset for upload in self._all() if upload.expires_at > self._clock())
 
     def get(self, upload_id: str) -> Upload:
         """The upload of an id.
@@ -221,7 +229,7 @@ class UploadStore:
                 data,
                 unpacking,
                 max_bytes=self._limits.max_upload_bytes,
-                require_room=lambda count: require_room(self._limits, count),
+                require_room=lambda count: require_room(self._limits, count, promised=self.promised_bytes()),
             )
         else:
             unpacking.mkdir()
@@ -297,6 +305,8 @@ class OpenUpload:
         self._checksum = checksum
         self._lock = lock
         self._arrived = self._unsafe_from = upload.offset
+        # What it promised itself is what it brings now.
+        self._room = RoomWatch(store.limits, lambda: 0)
         if file is not None:
             file.truncate(upload.offset)
             file.seek(upload.offset)
@@ -319,7 +329,7 @@ class OpenUpload:
 
         Raises:
             UploadRequestError: there are more than the client announced.
-            OutputNotWritableError: the disk is full.
+            UploadQuotaError, OutputNotWritableError: there is no room any more.
         """
         self.require_fit(len(piece))
         if self._file is None or not piece:
@@ -327,6 +337,7 @@ class OpenUpload:
         with _writing():
             self._file.write(piece)
         self._arrived += len(piece)
+        self._room.wrote(len(piece))
         if self._checksum is not None:
             self._checksum.update(piece)
         elif self._arrived - self._unsafe_from >= _SAFE_EVERY_BYTES:

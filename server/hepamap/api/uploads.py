@@ -29,7 +29,8 @@ from hepamap.api.errors import (
     UnsupportedMediaTypeError,
 )
 from hepamap.api.file_names import safe_name
-from hepamap.api.upload_room import UploadLimits, require_room, upload_too_large
+from hepamap.api.upload_room import RoomWatch, require_room, upload_too_large
+from hepamap.api.upload_store import UploadStore
 
 # Written in pieces of this size, each by a thread, so that a slow disk never holds up other requests.
 PIECE_BYTES = 1024**2
@@ -64,7 +65,7 @@ class Received:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
-async def receive(request: Request, limits: UploadLimits) -> Received:
+async def receive(request: Request, uploads: UploadStore) -> Received:
     """Read the body of a request.
 
     Raises:
@@ -72,14 +73,15 @@ async def receive(request: Request, limits: UploadLimits) -> Received:
         RequestTooLargeError: the JSON is too large.
         UploadTooLargeError: the slide is too large.
         UnsupportedMediaTypeError: it is neither JSON nor multipart.
-        OutputNotWritableError: there is no room for the slide.
+        UploadQuotaError, OutputNotWritableError: there is no room for the slide.
     """
+    limits = uploads.limits
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind == b"application/json":
         return Received(await _read_json(request, limits.max_request_bytes), None)
     if kind == b"multipart/form-data" and options.get(b"boundary"):
-        await to_thread.run_sync(_require_acceptable, request, limits)
-        return await _read_multipart(request, _Parts(options[b"boundary"], limits))
+        await to_thread.run_sync(_require_acceptable, request, uploads)
+        return await _read_multipart(request, _Parts(options[b"boundary"], uploads))
     raise UnsupportedMediaTypeError(
         "The body is neither JSON nor multipart/form-data.",
         cure="Send Content-Type: application/json, or multipart/form-data with the parts `request` and `file`.",
@@ -129,20 +131,23 @@ async def _pieces(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     yield bytes(piece)
 
 
-def _require_acceptable(request: Request, limits: UploadLimits) -> None:
+def _require_acceptable(request: Request, uploads: UploadStore) -> None:
     """Refuse before anything is sent, where the header already says enough."""
+    limits = uploads.limits
     text = request.headers.get("content-length", "")
     announced = int(text) if text.isascii() and text.isdigit() else 0
     if announced > limits.max_upload_bytes + limits.max_request_bytes + _MULTIPART_EXTRA_BYTES:
         raise upload_too_large(limits.max_upload_bytes)
-    require_room(limits, announced)
+    require_room(limits, announced, promised=uploads.promised_bytes())
 
 
 class _Parts:
     """Takes a multipart body piece by piece: `request` into memory, `file` onto the disk."""
 
-    def __init__(self, boundary: bytes, limits: UploadLimits) -> None:
-        self._limits = limits
+    def __init__(self, boundary: bytes, uploads: UploadStore) -> None:
+        self._limits = uploads.limits
+        self._promised = uploads.promised_bytes
+        self._room = RoomWatch(uploads.limits, uploads.promised_bytes)
         self._json = bytearray()
         self._slide: Path | None = None
         self._slide_bytes = 0
@@ -185,6 +190,7 @@ class _Parts:
                 "The multipart body has no slide in it.",
                 cure="Add the slide as the part `file`, with a file name; or send JSON with the path of a slide.",
             )
+        self._room.look()
         return Received(bytes(self._json) or b"{}", self._unpacked(self._slide), self._slide.parent)
 
     def _unpacked(self, slide: Path) -> Path:
@@ -196,7 +202,7 @@ class _Parts:
                 slide,
                 files,
                 max_bytes=self._limits.max_upload_bytes,
-                require_room=lambda count: require_room(self._limits, count),
+                require_room=lambda count: require_room(self._limits, count, promised=self._promised()),
             )
         except OSError as error:
             raise disk_failure(error) from error
@@ -248,6 +254,7 @@ class _Parts:
             if self._slide_bytes > self._limits.max_upload_bytes:
                 raise upload_too_large(self._limits.max_upload_bytes)
             self._file.write(data[start:end])
+            self._room.wrote(end - start)
         else:
             self._json += data[start:end]
             if len(self._json) > self._limits.max_request_bytes:

@@ -12,7 +12,9 @@ from hepamap.api.schemas import Answer, FrameAnswer, RequestBody
 from hepamap.verdicts.verdict import Decision
 
 _SQUARE: dict[str, Any] = {"type": "Polygon", "coordinates": [[[0, 0], [900, 0], [900, 900], [0, 900], [0, 0]]]}
-UserName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+# PostgreSQL stores no NUL.
+_NO_NUL = r"^[^\x00]*$"
+UserName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=_NO_NUL)]
 
 
 class ThresholdRequest(RequestBody):
@@ -41,7 +43,7 @@ class VerdictRequest(RequestBody):
         description="`accepted`: the contours, and nothing else in the analysed part, are tumour. `edited`: `geometry` is. "
         "`rejected`: the contours are of no use.",
     )
-    reason: Annotated[str, StringConstraints(strip_whitespace=True, max_length=2000)] | None = Field(
+    reason: Annotated[str, StringConstraints(strip_whitespace=True, max_length=2000, pattern=_NO_NUL)] | None = Field(
         default=None, description="Why; required for `rejected`.", examples=["Necrosis was taken for tumour."]
     )
     user: UserName = Field(description="Who says so.", examples=["A. Pathologist"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from hepamap.api.schemas import (
     AnalysisAnswer,
@@ -51,7 +52,7 @@ def analysis_answer(
         finished_at=job.finished_at,
         chosen_threshold=None if chosen is None else ChosenThresholdAnswer.model_validate(chosen, from_attributes=True),
         identity=job.payload["identity"],
-        request=_without_region(job.payload["request"]) if in_list else job.payload["request"],
+        request=_shown(job.payload["request"], with_region=not in_list),
         links=LinksAnswer.model_validate(
             {"self": own, "contours": f"{own}/contours", "probability_map": f"{own}/probability-map"}
         ),
@@ -93,5 +94,11 @@ def _progress(job: Job) -> ProgressAnswer:
     return ProgressAnswer(done=progress.done, total=progress.total, stage=stage, fraction=fraction, eta_s=eta_s)
 
 
-def _without_region(request: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in request.items() if name != "region"}
+def _shown(request: Mapping[str, Any], *, with_region: bool) -> dict[str, Any]:
+    shown = {name: value for name, value in request.items() if with_region or name != "region"}
+    callback = shown.get("callback")
+    if callback is not None:
+        # The rest of an address may be a secret between its sender and the receiver, and others may read this.
+        host = urlsplit(callback["url"]).hostname
+        shown["callback"] = {"host": host, **{name: value for name, value in callback.items() if name != "url"}}
+    return shown

@@ -8,6 +8,8 @@ from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from hepamap import RESEARCH_USE_ONLY, __version__
 from hepamap.cli import (
@@ -28,6 +30,7 @@ from hepamap.cli import (
 )
 from hepamap.cli.console import report_error
 from hepamap.errors import HepamapError
+from hepamap.settings import settings_failure
 
 _INTERRUPTED = 130
 
@@ -83,6 +86,12 @@ def main() -> None:
         app()
     except HepamapError as error:
         report_error(error)
+        sys.exit(1)
+    except (ValidationError, SettingsError) as error:
+        failure = settings_failure(error)
+        if failure is None:
+            raise
+        report_error(failure)
         sys.exit(1)
     except KeyboardInterrupt:
         typer.echo("Stopped; nothing half-finished was left behind.", err=True)

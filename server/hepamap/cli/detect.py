@@ -12,7 +12,6 @@ from hepamap.cli.console import progress_bar, report_error
 from hepamap.detection import DEFAULT_MIN_AREA_UM2, DetectionRequest, DetectionSummary, Detector
 from hepamap.detection import detect as run
 from hepamap.errors import HepamapError, RegionInvalidError
-from hepamap.model_pack import DEFAULT_MODEL
 from hepamap.settings import Settings
 from hepamap.slide_files import is_dicom_folder, looks_like_slide
 
@@ -20,7 +19,9 @@ from hepamap.slide_files import is_dicom_folder, looks_like_slide
 def detect(
     slides: Annotated[list[Path], typer.Argument(help="Slide files, folders of slides, or folders of one DICOM slide.")],
     out: Annotated[Path, typer.Option(help="Folder for the result; with several slides, one folder for each in it.")],
-    model: Annotated[str, typer.Option(help="Model pack: id or id@version.")] = DEFAULT_MODEL,
+    model: Annotated[
+        str | None, typer.Option(help="Model pack: id or id@version; from HEPAMAP_DEFAULT_MODEL if not given.")
+    ] = None,
     region: Annotated[Path | None, typer.Option(help="GeoJSON file with the region to look at.")] = None,
     stride: Annotated[int | None, typer.Option(help="Step between patches, model px; default: as the model says.")] = None,
     mode: Annotated[
@@ -54,7 +55,7 @@ def detect(
     for slide, folder in zip(found, _folders(found, out, single=single), strict=True):
         request = DetectionRequest(
             slide_path=slide,
-            model=model,
+            model=model or settings.default_model,
             stride_m=stride,
             mode=mode,
             threshold=threshold,

@@ -23,6 +23,7 @@ keys_app = typer.Typer(help="API keys of the server. A secret is shown once and 
 DataDir = Annotated[Path | None, typer.Option(help="Folder for jobs, results and uploads; from HEPAMAP_DATA_DIR if not given.")]
 Days = Annotated[int, typer.Option(min=0, help="Days until the key expires; 0: never.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+_DAYS_MAX = 36500
 KeyId = Annotated[str, typer.Argument(help="Id of the key, as in `hepamap keys list`.")]
 
 
@@ -46,7 +47,7 @@ def create(
     unknown = [text for text in wanted if text not in list(Scope)]
     if unknown:
         raise KeyInvalidError(f"There is no scope {unknown[0]!r}.", cure=f"Use one of {', '.join(Scope)}.")
-    with opened(data_dir) as engine:
+    with opened(data_dir, make=True) as engine:
         made = KeyStore(engine).create(name, [Scope(text) for text in wanted], _lifetime(days))
         note(engine, "keys.create", made.key.id)
     _show_secret(made, as_json)
@@ -92,20 +93,30 @@ def rotate(
     from hepamap.access.keys import KeyStore
 
     with opened(data_dir) as engine:
-        made = KeyStore(engine).rotate(key_id, grace=timedelta(hours=grace_hours), lifetime=_lifetime(days))
+        made = KeyStore(engine).rotate(key_id, grace=_time(grace_hours / 24), lifetime=_lifetime(days))
         note(engine, "keys.rotate", key_id)
+        note(engine, "keys.create", made.key.id)
     _show_secret(made, as_json)
 
 
 @contextmanager
-def opened(data_dir: Path | None) -> Iterator[Engine]:
-    """The database of the server with these settings, made where there is none yet."""
-    from hepamap.jobs.database import open_database
+def opened(data_dir: Path | None, *, make: bool = False) -> Iterator[Engine]:
+    """The database of the server with these settings.
+
+    Args:
+        data_dir: folder of the server's data; None: as the settings say.
+        make: make the database where there is none yet.
+
+    Raises:
+        JobStoreMissingError: there is none.
+    """
+    from hepamap.jobs.database import open_database, open_existing
     from hepamap.operations.folders import make_folders
 
     settings = Settings() if data_dir is None else Settings(data_dir=data_dir)
-    make_folders(settings)
-    engine = open_database(settings.database)
+    if make:
+        make_folders(settings)
+    engine = (open_database if make else open_existing)(settings.database)
     try:
         yield engine
     finally:
@@ -116,20 +127,32 @@ def note(engine: Engine, action: str, subject: str | None = None) -> None:
     """Write into the audit trail what was done by command, and from which account."""
     from hepamap.access.audit import AuditEvent, AuditTrail
 
-    AuditTrail(engine).append(AuditEvent(f"cli:{_account()}", action, 200, object=subject))
+    AuditTrail(engine).append(AuditEvent(account(), action, 200, object=subject))
 
 
-def _account() -> str:
+def account() -> str:
+    """Who runs the command, as the audit trail names it."""
     import getpass
 
     try:
-        return getpass.getuser()[:200]
+        return f"cli:{getpass.getuser()[:200]}"
     except (OSError, KeyError):
-        return "unknown"  # a container's user need not have a name
+        return "cli:unknown"  # a container's user need not have a name
 
 
 def _lifetime(days: int) -> timedelta | None:
-    return timedelta(days=days) if days else None
+    return _time(days) if days else None
+
+
+def _time(days: float) -> timedelta:
+    from hepamap.access.errors import KeyInvalidError
+
+    if not days <= _DAYS_MAX:
+        raise KeyInvalidError(
+            f"No key is valid for {days:g} days.",
+            cure=f"Give {_DAYS_MAX} days at most, or --days 0 for a key that never expires.",
+        )
+    return timedelta(days=days)
 
 
 def _show_secret(made: NewKey, as_json: bool) -> None:

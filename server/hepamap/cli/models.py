@@ -9,7 +9,7 @@ import typer
 
 from hepamap.cli import model_files
 from hepamap.cli.console import progress_bar, report_error
-from hepamap.errors import ModelError
+from hepamap.errors import ModelError, PackInvalidError
 from hepamap.model_pack import find_pack, list_packs, manifest_json, manifest_schema_json
 from hepamap.settings import Settings
 
@@ -23,7 +23,8 @@ ModelsDir = Annotated[Path | None, typer.Option(help="Folder of the model packs.
 @models_app.command("list")
 def list_models(models_dir: ModelsDir = None) -> None:
     """List the packs."""
-    packs = list_packs(models_dir or Settings().models_dir)
+    broken: list[PackInvalidError] = []
+    packs = list_packs(models_dir or Settings().models_dir, broken)
     for pack in packs:
         spec = pack.manifest
         typer.echo(
@@ -32,6 +33,14 @@ def list_models(models_dir: ModelsDir = None) -> None:
         )
     if not packs:
         typer.echo("No model pack is installed.")
+    _report_broken(broken)
+
+
+def _report_broken(broken: list[PackInvalidError]) -> None:
+    for error in broken:
+        report_error(error)
+    if broken:
+        raise typer.Exit(1)
 
 
 @models_app.command()
@@ -48,13 +57,15 @@ def verify(
     """Check the weights of packs against their manifests; status 1 when any differ."""
     folder = models_dir or Settings().models_dir
     failed = False
-    for pack in [find_pack(folder, model)] if model else list_packs(folder):
+    broken: list[PackInvalidError] = []
+    for pack in [find_pack(folder, model)] if model else list_packs(folder, broken):
         try:
             pack.verify()
             typer.echo(f"{pack.name}: ok, sha256 {pack.manifest.weights.sha256}")
         except ModelError as error:
             report_error(error)
             failed = True
+    _report_broken(broken)
     if failed:
         raise typer.Exit(1)
 

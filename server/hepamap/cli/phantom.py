@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from hepamap.cli.console import progress_bar
-from hepamap.errors import OutputExistsError
+from hepamap.errors import OutputExistsError, OutputNotWritableError
 from hepamap.pipeline import Progress
 
 
@@ -37,9 +37,15 @@ def phantom(
     )
     if out.exists() and not overwrite:
         raise OutputExistsError(f"There is a file {out.name} already.", cure="Give another name, or --overwrite.")
-    out.parent.mkdir(parents=True, exist_ok=True)
     truth = out.with_suffix(".geojson")
-    with progress_bar(out.name) as show:
-        write_phantom(spec, out, truth, progress=lambda done, total: show(Progress(done, total, "painting")))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with progress_bar(out.name) as show:
+            write_phantom(spec, out, truth, progress=lambda done, total: show(Progress(done, total, "painting")))
+    except OSError as error:
+        raise OutputNotWritableError(
+            f"The slide {out} cannot be written: {error.strerror or error}.",
+            cure="Choose a folder that you may write to, with room.",
+        ) from error
     size = spec.size_l0
     typer.echo(f"{out} ({size.width} × {size.height} px, {mpp:g} µm/px), truth in {truth}")

@@ -76,15 +76,22 @@ def gc(
     """
     from contextlib import closing
 
+    from hepamap.access.audit import AuditTrail
+    from hepamap.cli.keys import account
     from hepamap.jobs.retention import collect_garbage
     from hepamap.jobs.store import JobStore
     from hepamap.operations.folders import make_folders
-    from hepamap.operations.keeping import keeping_of
+    from hepamap.operations.keeping import keeping_of, noted_in
 
     settings = Settings()
     make_folders(settings)
     with closing(JobStore.open(settings.database)) as store:
-        removed = collect_garbage(store, keeping_of(settings), dry_run=dry_run)
+        removed = collect_garbage(
+            store,
+            keeping_of(settings),
+            dry_run=dry_run,
+            on_removed=noted_in(AuditTrail(store.engine), account()),
+        )
     for job in removed.jobs:
         typer.echo(f"analysis {job}")
     for folder in removed.folders:

@@ -30,7 +30,6 @@ class Dispatcher:
     async def run(self) -> None:
         """Send until cancelled. What is cut off then is due again later, and sent a second time."""
         async with self._sender, anyio.create_task_group() as group:
-            await self._forget_old()
             while True:
                 await anyio.sleep(self._poll_s if await self._begin(group) else _AFTER_FAILURE_S)
 
@@ -63,9 +62,3 @@ class Dispatcher:
             _log.exception("callback_crashed", delivery=delivery.id)
         finally:
             self._under_way -= 1
-
-    async def _forget_old(self) -> None:
-        try:
-            await to_thread.run_sync(self._outbox.forget_old)
-        except JobStoreError as error:
-            _log.warning("outbox_unavailable", reason=error.because)

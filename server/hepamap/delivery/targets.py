@@ -20,6 +20,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Resolve = Callable[[str, int], Sequence[str]]
 
 _MAX_CHARS = 2000
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 _PLAIN = re.compile(r"[!-~]+")
 
 
@@ -95,7 +96,10 @@ class TargetPolicy:
             return self._may_call(inner, named)
         if any(address in network for network in self._networks if network.version == address.version):
             return True
-        return named and address.is_global and not address.is_multicast
+        if not named or address.is_multicast or not address.is_global:
+            return False
+        # All other addresses of IPv6 are of some inside, such as fec0::/10; not each release of Python knows that.
+        return address.version == 4 or address in _GLOBAL_UNICAST
 
 
 def _embedded(address: Address) -> Address | None:

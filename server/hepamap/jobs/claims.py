@@ -57,6 +57,12 @@ class Claims(Sessions):
             row = session.get(ComputationRow, work_id)
             return None if row is None else computation_of(row)
 
+    def wanted(self, key: str) -> bool:
+        """Whether a computation of this key waits or runs."""
+        unfinished = (ComputationRow.key == key) & ComputationRow.state.not_in([state.value for state in FINISHED])
+        with self.reading() as session:
+            return bool(session.scalar(select(exists().where(unfinished))))
+
     def beat(self, work: Computation, progress: JobProgress) -> Beat:
         """Report on a claimed computation, and learn whether to go on."""
         now = self._clock()

@@ -11,12 +11,13 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import URL, Connection, Engine, create_engine, event, func, make_url, select
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from hepamap.jobs.errors import JobStoreError
+from hepamap.jobs.errors import JobStoreError, JobStoreMissingError
 from hepamap.jobs.queue import apply_queue_schema
 
 # How long a process waits for another one's write, seconds. Writes take milliseconds; this bridges a slow disk.
@@ -39,20 +40,63 @@ def open_database(place: Path | str) -> Engine:
         JobStoreError: it cannot be opened or written, is no database, or was made by a newer version of the program.
     """
     url = _url_of(place)
+    return _up_to_date(connect(place), url)
+
+
+def open_existing(place: Path | str) -> Engine:
+    """Open a database that is there, for commands that would say something wrong of a new one.
+
+    Args:
+        place: as for `open_database`.
+
+    Raises:
+        JobStoreMissingError: there is none, or it has no tables.
+        JobStoreError: as for `open_database`.
+    """
+    url = _url_of(place)
+    if not is_postgresql(url) and not Path(place).is_file():
+        raise _missing(url)
     engine = connect(place)
+    try:
+        with engine.connect() as connection:
+            made = MigrationContext.configure(connection).get_current_revision() is not None
+    except SQLAlchemyError as error:
+        engine.dispose()
+        raise _unusable(url, error) from error
+    if not made:
+        engine.dispose()
+        raise _missing(url)
+    return _up_to_date(engine, url)
+
+
+def _up_to_date(engine: Engine, url: URL) -> Engine:
     try:
         migrate(engine)
     except (SQLAlchemyError, CommandError) as error:
         engine.dispose()
-        cause = error.orig if hasattr(error, "orig") else error
-        named = url.database if url.drivername == "sqlite" else url.render_as_string(hide_password=True)
-        raise JobStoreError(
-            f"The job database {named} cannot be used: {str(cause).strip()}.",
-            cure="Check that PostgreSQL runs and takes this user, and that no newer hepamap has used the database."
-            if is_postgresql(url)
-            else "Check that its folder is writable and its disk not full, and that no newer hepamap has used it.",
-        ) from error
+        raise _unusable(url, error) from error
     return engine
+
+
+def _unusable(url: URL, error: Exception) -> JobStoreError:
+    cause = error.orig if hasattr(error, "orig") else error
+    return JobStoreError(
+        f"The job database {_name_of(url)} cannot be used: {str(cause).strip()}.",
+        cure="Check that PostgreSQL runs and takes this user, and that no newer hepamap has used the database."
+        if is_postgresql(url)
+        else "Check that its folder is writable and its disk not full, and that no newer hepamap has used it.",
+    )
+
+
+def _missing(url: URL) -> JobStoreMissingError:
+    return JobStoreMissingError(
+        f"There is no job database at {_name_of(url)}.",
+        cure="Name the data folder of the server (--data-dir, HEPAMAP_DATA_DIR), or its database (HEPAMAP_DATABASE_URL).",
+    )
+
+
+def _name_of(url: URL) -> str:
+    return str(url.database) if url.drivername == "sqlite" else url.render_as_string(hide_password=True)
 
 
 def connect(place: Path | str) -> Engine:

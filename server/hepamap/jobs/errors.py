@@ -16,6 +16,12 @@ class JobStoreError(HepamapError):
         """What the database says, in a line; for the log."""
 
 
+class JobStoreMissingError(JobStoreError):
+    """There is no database of the jobs where the settings say that it is."""
+
+    code = "job_store_missing"
+
+
 class IdempotencyKeyReusedError(HepamapError):
     """A client's idempotency key came again, with another request."""
 

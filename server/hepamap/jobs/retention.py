@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from hepamap.jobs.job import Leftovers
-from hepamap.jobs.store import JobStore
+from hepamap.jobs.store import JobStore, RemovalHook, ignore_removed
 
 # What is younger may be on its way: an upload without its job yet, a result that is being written.
 _STRAY_AFTER_S = 24 * 3600.0
@@ -48,13 +48,16 @@ def remove_leftovers(leftovers: Leftovers, results: Path, uploads: Path) -> None
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def collect_garbage(store: JobStore, keeping: Keeping, *, dry_run: bool = False) -> Removed:
+def collect_garbage(
+    store: JobStore, keeping: Keeping, *, dry_run: bool = False, on_removed: RemovalHook = ignore_removed
+) -> Removed:
     """Remove expired jobs, results and uploads, and files that nobody refers to.
 
     Args:
         store: the jobs.
         keeping: what is kept, and how long.
         dry_run: change nothing, only say what would go.
+        on_removed: told of the jobs that go.
 
     Raises:
         JobStoreError: the database does not answer.
@@ -62,7 +65,7 @@ def collect_garbage(store: JobStore, keeping: Keeping, *, dry_run: bool = False)
     now = datetime.now(UTC)
     # Nothing finished before the year one: then only what no job refers to goes.
     before = now - timedelta(days=keeping.results_days) if keeping.results_days else datetime.min.replace(tzinfo=UTC)
-    leftovers = store.expire(before, dry_run=dry_run)
+    leftovers = store.expire(before, dry_run=dry_run, on_removed=on_removed)
     expired = _folders(leftovers, keeping.results, keeping.uploads)
     strays = [path for path in _strays(store, keeping, now) if path not in expired]
     folders = tuple(path for path in (*expired, *strays) if path.exists())

@@ -49,6 +49,10 @@ class JobHandler(Protocol):
         ...
 
 
+CleanUp = Callable[[Computation], None]
+"""Removes what only an unfinished computation needs."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunnerLimits:
     """The runner's times and counts; see the settings of the same names."""
@@ -67,7 +71,7 @@ class JobRunner:
         handlers: Mapping[str, JobHandler],
         limits: RunnerLimits,
         *,
-        clean_up: Callable[[Computation], None] = lambda _: None,
+        clean_up: CleanUp = lambda _: None,
     ) -> None:
         self._store = store
         self._handlers = handlers
@@ -108,7 +112,7 @@ class JobRunner:
             for work in self._store.recover(attempts_max=self._limits.attempts_max, silent_for_s=self._limits.stale_s):
                 _log.warning("job_recovered", job=work.id, state=work.state, attempts=work.attempts)
                 if work.finished:
-                    self._clean_up(work)
+                    clean_up_after(work, self._store, self._clean_up)
             return self._store.claim()
         except JobStoreError as error:
             _log.warning("job_store_unavailable", reason=error.because)
@@ -153,13 +157,28 @@ class JobRunner:
             try:
                 if not change():
                     _log.warning("job_claim_lost", job=job.id)
-                elif over:
-                    self._clean_up(job)
-                return
+                    return
+                break
             except JobStoreError as error:
                 _log.warning("job_store_unavailable", job=job.id, reason=error.because)
                 time.sleep(min(0.1 * 2**attempt, 5.0))
-        _log.error("job_end_not_stored", job=job.id)
+        else:
+            _log.error("job_end_not_stored", job=job.id)
+            return
+        if over:
+            clean_up_after(job, self._store, self._clean_up)
+
+
+def clean_up_after(work: Computation, store: Claims, clean_up: CleanUp) -> None:
+    """Remove what helped to go on with a computation that has ended, unless another one of its key can go on from there."""
+    try:
+        if store.wanted(work.key):
+            return
+    except JobStoreError as error:
+        # What nobody wants is found within the hour by whoever tidies.
+        _log.warning("job_store_unavailable", job=work.id, reason=error.because)
+        return
+    clean_up(work)
 
 
 class _Watch:

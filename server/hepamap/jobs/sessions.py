@@ -126,14 +126,20 @@ def computation_of(row: ComputationRow) -> Computation:
     )
 
 
-def job_of(row: JobRow, work: ComputationRow) -> Job:
-    """A job as its client sees it: as its computation stands, or cancelled, and then whatever becomes of the computation."""
+def job_of(row: JobRow, work: ComputationRow, *, payload: dict[str, Any] | None = None) -> Job:
+    """A job as its client sees it: as its computation stands, or cancelled, and then whatever becomes of the computation.
+
+    Args:
+        row: the job.
+        work: its computation.
+        payload: the job's, where it is not all of what is stored.
+    """
     cancelled_at = row.cancelled_at
     own: dict[str, Any] = {
         "id": row.id,
         "computation_id": work.id,
         "key": work.key,
-        "payload": row.payload,
+        "payload": row.payload if payload is None else payload,
         "upload": work.upload,
         "priority": row.priority,
         "created_at": row.created_at,

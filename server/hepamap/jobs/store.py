@@ -7,14 +7,33 @@ changes what a computation is wanted for holds its row's lock, so a job cannot j
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, Select, case, delete, exists, func, select, tuple_
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    ColumnElement,
+    Engine,
+    Select,
+    Text,
+    case,
+    cast,
+    delete,
+    exists,
+    func,
+    null,
+    select,
+    tuple_,
+    type_coerce,
+)
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from hepamap.jobs.claims import Claims
+from hepamap.jobs.database import is_postgresql
 from hepamap.jobs.errors import IdempotencyKeyReusedError, JobStoreError
 from hepamap.jobs.job import Idempotency, Job, JobPage, JobResult, Leftovers, Question, Submission
 from hepamap.jobs.queue import wake_a_worker
@@ -25,6 +44,13 @@ from hepamap.jobs.tables import ComputationRow, JobRow
 _SUBMIT_TRIES = 10
 _DELETED_AT_ONCE = 500  # databases take only so many parameters in one statement
 _FINISHED = [state.value for state in FINISHED]
+
+RemovalHook = Callable[[Session, Sequence[str]], None]
+"""Called with the ids of jobs that expire, inside the transaction that removes them."""
+
+
+def ignore_removed(_session: Session, _job_ids: Sequence[str]) -> None:
+    """Nobody wants to know."""
 
 
 def _always(_: JobResult) -> bool:
@@ -78,7 +104,10 @@ class JobStore(Claims):
     ) -> Submission:
         now = self._clock()
         work = session.scalars(
-            select(ComputationRow).where(ComputationRow.shared_key == question.key).with_for_update()
+            select(ComputationRow)
+            .where(ComputationRow.shared_key == question.key)
+            .options(defer(ComputationRow.payload, raiseload=True))
+            .with_for_update()
         ).one_or_none()
         if work is not None and work.result_location is not None:
             result = JobResult(work.outcome or "", tuple(work.warnings), work.result_location)
@@ -118,21 +147,35 @@ class JobStore(Claims):
             found = session.execute(_JOBS.where(JobRow.id == job_id)).one_or_none()
             return None if found is None else job_of(*found)
 
-    def page(self, *, state: JobState | None = None, limit: int = 50, before: tuple[datetime, str] | None = None) -> JobPage:
+    def page(
+        self,
+        *,
+        state: JobState | None = None,
+        limit: int = 50,
+        before: tuple[datetime, str] | None = None,
+        without: Sequence[str] = (),
+    ) -> JobPage:
         """Jobs, newest first.
 
         Args:
             state: only those in this state.
             limit: at most so many.
             before: creation time and id of the last job of the page before.
+            without: way to a member of the payloads that stays in the database, as it can be large; none: all come whole.
         """
-        query = _JOBS.order_by(JobRow.created_at.desc(), JobRow.id.desc()).limit(limit + 1)
+        content: ColumnElement[Any] = null()
+        query = _JOBS
+        if without:
+            content = _without(self.engine, without)
+            query = query.options(defer(JobRow.payload, raiseload=True))
+        query = query.order_by(JobRow.created_at.desc(), JobRow.id.desc()).limit(limit + 1)
         if state is not None:
             query = query.where(_STATE.in_([state.value]))
         if before is not None:
             query = query.where(tuple_(JobRow.created_at, JobRow.id) < tuple_(*before))
         with self.reading() as session:
-            jobs = [job_of(*row) for row in session.execute(query)]
+            rows = session.execute(query.add_columns(content))
+            jobs = [job_of(job, work, payload=payload) for job, work, payload in rows]
         return JobPage(tuple(jobs[:limit]), has_more=len(jobs) > limit)
 
     def counts(self) -> dict[JobState, int]:
@@ -196,12 +239,13 @@ class JobStore(Claims):
                 return None
             return _forget(session, [job_id])
 
-    def expire(self, before: datetime, *, dry_run: bool = False) -> Leftovers:
+    def expire(self, before: datetime, *, dry_run: bool = False, on_removed: RemovalHook = ignore_removed) -> Leftovers:
         """Forget all jobs that finished before a time, and computations that no job refers to.
 
         Args:
             before: UTC.
             dry_run: change nothing, only say what would go.
+            on_removed: told of the jobs that go.
         """
         over = case((JobRow.cancelled_at.is_not(None), JobRow.cancelled_at), else_=ComputationRow.finished_at)
         query = select(JobRow.id).join(ComputationRow).where(over < before, JobRow.created_at < before)
@@ -209,6 +253,8 @@ class JobStore(Claims):
             leftovers = _forget(session, session.scalars(query).all())
             if dry_run:
                 session.rollback()
+            elif leftovers.jobs:
+                on_removed(session, leftovers.jobs)
         return leftovers
 
     def in_use(self) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
@@ -244,8 +290,20 @@ class JobStore(Claims):
             return bool(session.scalar(select(exists().where(wanted))))
 
 
-_JOBS: Select[JobRow, ComputationRow] = select(JobRow, ComputationRow).join(ComputationRow)
+# Without what the worker needs: a region can be megabytes, and is in the payload of the job too.
+_JOBS: Select[JobRow, ComputationRow] = (
+    select(JobRow, ComputationRow).join(ComputationRow).options(defer(ComputationRow.payload, raiseload=True))
+)
 _STATE: ColumnElement[str] = case((JobRow.cancelled_at.is_not(None), JobState.CANCELLED.value), else_=ComputationRow.state)
+
+
+def _without(engine: Engine, way: Sequence[str]) -> ColumnElement[Any]:
+    """The payload without one member, taken out by the database."""
+    if is_postgresql(engine.url):
+        removed: ColumnElement[Any] = cast(JobRow.payload, JSONB).op("#-")(cast(list(way), ARRAY(Text)))
+    else:
+        removed = func.json_remove(JobRow.payload, ".".join(["$", *way]))
+    return type_coerce(removed, JSON)
 
 
 def _repeated(session: Session, idempotency: Idempotency) -> Submission | None:
@@ -284,11 +342,16 @@ def _forget(session: Session, job_ids: Iterable[str]) -> Leftovers:
     for start in range(0, len(jobs), _DELETED_AT_ONCE):
         session.execute(delete(JobRow).where(JobRow.id.in_(jobs[start : start + _DELETED_AT_ONCE])))
     orphaned = ComputationRow.state.in_(_FINISHED) & ~exists().where(JobRow.computation_id == ComputationRow.id)
-    gone = session.execute(
-        delete(ComputationRow).where(orphaned).returning(ComputationRow.result_location, ComputationRow.upload),
-        execution_options={"synchronize_session": False},
-    )
-    pairs = list(gone)
+    # Locked first, and looked at again by a statement of its own: a job may have joined until then, and none can afterwards.
+    locked = session.scalars(select(ComputationRow.id).where(orphaned).order_by(ComputationRow.id).with_for_update()).all()
+    pairs: list[tuple[str | None, str | None]] = []
+    for start in range(0, len(locked), _DELETED_AT_ONCE):
+        mine = ComputationRow.id.in_(locked[start : start + _DELETED_AT_ONCE])
+        gone = session.execute(
+            delete(ComputationRow).where(mine, orphaned).returning(ComputationRow.result_location, ComputationRow.upload),
+            execution_options={"synchronize_session": False},
+        )
+        pairs += [(location, upload) for location, upload in gone]
     results = {location for location, _ in pairs if location is not None}
     uploads = {upload for _, upload in pairs if upload is not None}
     still = set(session.scalars(select(ComputationRow.upload).where(ComputationRow.upload.in_(uploads)).distinct()))

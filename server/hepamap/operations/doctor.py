@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from hepamap.access.errors import UnprotectedError
 from hepamap.access.protection import require_protected
-from hepamap.errors import HepamapError, ModelError
+from hepamap.errors import HepamapError, ModelError, PackInvalidError
 from hepamap.model_pack import find_pack, list_packs
 from hepamap.operations import database_checks, folder_checks, machine_checks
 from hepamap.operations.findings import Finding, broken, ok
@@ -33,13 +33,16 @@ def _models(settings: Settings) -> Iterator[Finding]:
         yield broken("models", f"Default model: {error.message}", cure=error.cure)
     else:
         yield ok("models", f"The default model is {default.name}.")
-    for pack in list_packs(settings.models_dir):
+    invalid: list[PackInvalidError] = []
+    for pack in list_packs(settings.models_dir, invalid):
         try:
             pack.verify()
         except ModelError as error:
             yield broken("models", error.message, cure=error.cure)
         else:
             yield ok("models", f"{pack.name} is whole, sha256 {pack.manifest.weights.sha256[:12]}….")
+    for found in invalid:
+        yield broken("models", found.message, cure=found.cure)
 
 
 def _protection(settings: Settings) -> Iterator[Finding]:

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
+from shapely import MultiPolygon, Polygon
 from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 
-from hepamap.errors import RegionOutsideSlideError
+from hepamap.errors import RegionOutsideSlideError, RegionTooComplexError
 from hepamap.geometry import PixelSize, Point, Size
 from hepamap.regions import polygonal, polygons_of
 from hepamap.results import Frame, StoredResult
@@ -17,6 +19,10 @@ from hepamap.verdicts.verdict import Decision, Opinion
 
 _PRECISION_PX = 0.01  # as contours are written, and as QuPath reads them
 _LEVEL0 = Frame("level0", Point(0.0, 0.0))
+# Mending takes time with the square of the crossings: about a second for these, and a minute for a ring of 200 random points.
+_MENDED_CROSSINGS = 1000
+_MENDED_POINTS = 50_000
+_SEGMENTS_AT_ONCE = 256
 
 
 def form_opinion(
@@ -43,6 +49,7 @@ def form_opinion(
     Raises:
         ThresholdInvalidError: the threshold is no probability.
         RegionInvalidError, RegionOutsideSlideError: what was drawn is no polygon, or lies beside the slide.
+        RegionTooComplexError: an outline crosses itself more often than any hand slips.
     """
     contours = result.contours(threshold=threshold, min_area_um2=min_area_um2, frame=_LEVEL0)
     smallest_um2 = float(contours["properties"]["min_area_um2"])
@@ -73,8 +80,9 @@ def drawn_area(drawn: Any, offset_l0: Point, size_l0: Size) -> BaseGeometry:
     Raises:
         RegionInvalidError: it is no GeoJSON, or has other things than polygons.
         RegionOutsideSlideError: all of it lies beside the slide.
+        RegionTooComplexError: an outline crosses itself more often than any hand slips.
     """
-    shapes = [shapely.make_valid(part) for part in polygons_of(drawn)]
+    shapes = [_mended(part) for part in polygons_of(drawn)]
     area = polygonal(shapely.union_all(shapes))
     moved = shapely.transform(area, lambda points: points + np.array([offset_l0.x, offset_l0.y]))
     with np.errstate(over="ignore"):  # far off the slide is off the slide
@@ -105,6 +113,38 @@ def plain(area_l0: BaseGeometry) -> dict[str, Any]:
 def pixel_size_of(result: StoredResult) -> PixelSize:
     """The pixel size that the run went by."""
     return result.map.lattice.grid.pixel_size
+
+
+def _mended(part: Polygon | MultiPolygon) -> BaseGeometry:
+    if part.is_valid:
+        return part
+    if shapely.get_num_coordinates(part) > _MENDED_POINTS or _crosses_too_often(part):
+        raise RegionTooComplexError(
+            f"An outline crosses itself more than {_MENDED_CROSSINGS} times, or does and has more than {_MENDED_POINTS} points.",
+            cure="Simplify the outline, or draw it so that it does not cross itself.",
+        )
+    return shapely.make_valid(part)
+
+
+def _crosses_too_often(part: Polygon | MultiPolygon) -> bool:
+    """Whether more pairs of segments meet than neighbours in a ring do, and a hand that slips now and then."""
+    ends = [np.stack([points[:-1], points[1:]], axis=1) for points in map(shapely.get_coordinates, _rings_of(part))]
+    pairs = np.concatenate(ends)
+    segments = np.atleast_1d(shapely.linestrings(pairs[(pairs[:, 0] != pairs[:, 1]).any(axis=1)]))
+    tree = shapely.STRtree(segments)
+    meetings = 0
+    for start in range(0, len(segments), _SEGMENTS_AT_ONCE):
+        # Each meets itself and its two neighbours; all other meetings are found from both sides.
+        asked = segments[start : start + _SEGMENTS_AT_ONCE]
+        meetings += tree.query(asked, predicate="intersects").shape[1] - 3 * len(asked)
+        if meetings > 2 * _MENDED_CROSSINGS:
+            return True
+    return False
+
+
+def _rings_of(part: Polygon | MultiPolygon) -> NDArray[np.object_]:
+    rings: NDArray[np.object_] = shapely.get_rings(shapely.get_parts(part))
+    return rings
 
 
 def _united(contours: dict[str, Any]) -> BaseGeometry:

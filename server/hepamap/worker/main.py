@@ -16,7 +16,7 @@ from hepamap.detection import Detector
 from hepamap.jobs.job import Computation
 from hepamap.jobs.processes import call_when_closed, exclusive_lock
 from hepamap.jobs.queue import source_of
-from hepamap.jobs.runner import JobHandler, JobRunner, RunnerLimits
+from hepamap.jobs.runner import JobHandler, JobRunner, RunnerLimits, clean_up_after
 from hepamap.jobs.store import JobStore
 from hepamap.operations.finishing import finish_jobs
 from hepamap.settings import Settings
@@ -85,7 +85,7 @@ def _alone(settings: Settings, store: JobStore, runner: JobRunner, handlers: Han
             for work in store.recover(attempts_max=settings.worker_attempts_max):
                 _log.warning("job_recovered", job=work.id, state=work.state, attempts=work.attempts)
                 if work.finished:
-                    handlers.clean_up(work)
+                    clean_up_after(work, store, handlers.clean_up)
             store.forget_workers(silent_for_s=0.0)
             _remove_unfinished(settings.results_dir)
         yield held

@@ -8,7 +8,7 @@ import structlog
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from hepamap.api.cursors import cursor_after, position_of
+from hepamap.api.cursors import cursor_after, is_identifier, position_of
 from hepamap.api.errors import AnalysisNotFoundError
 from hepamap.api.idempotency import IdempotencyKey
 from hepamap.api.representations import etag_of, has_it, not_modified
@@ -91,7 +91,7 @@ async def create_analysis(
 
     A question that was answered before, or is being computed, is not computed again: the new analysis shares the result.
     """
-    received = await receive(request, services.upload_limits)
+    received = await receive(request, services.uploads)
     submission = await run_in_threadpool(submit, received, services, idempotency_key=idempotency_key, caller=request.state.caller)
     job = submission.job
     note_slide(request, job.payload["fingerprint"])
@@ -113,7 +113,9 @@ def list_analyses(
     cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before.")] = None,
 ) -> AnalysisList:
     """Analyses, newest first."""
-    page = services.store.page(state=state, limit=limit, before=None if cursor is None else position_of(cursor))
+    page = services.store.page(
+        state=state, limit=limit, before=None if cursor is None else position_of(cursor), without=("request", "region")
+    )
     chosen = services.thresholds.of(job.id for job in page.jobs)
     return AnalysisList(
         items=[analysis_answer(job, services, in_list=True, chosen=chosen.get(job.id)) for job in page.jobs],
@@ -136,7 +138,8 @@ async def get_analysis(
     job = await run_in_threadpool(find_analysis, analysis_id, services)
     job = await wait_as_preferred(job, prefer, response, services.watch, services.settings.wait_max_s)
     answer = analysis_answer(job, services, chosen=await run_in_threadpool(chosen_of, job, services))
-    etag = etag_of(answer.model_dump_json())
+    # The time that is left changes with every look, and says nothing new.
+    etag = etag_of(answer.model_dump_json(exclude={"progress": {"eta_s"}}))
     if has_it(request.headers, etag):
         return not_modified(etag)
     response.headers["ETag"] = etag
@@ -178,7 +181,7 @@ def find_analysis(analysis_id: str, services: Services) -> Job:
     Raises:
         AnalysisNotFoundError: there is none.
     """
-    job = services.store.get(analysis_id)
+    job = services.store.get(analysis_id) if is_identifier(analysis_id) else None
     if job is None:
         raise unknown_analysis(analysis_id)
     return job

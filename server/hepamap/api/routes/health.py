@@ -14,7 +14,7 @@ from fastapi import APIRouter, Response
 import hepamap
 from hepamap.api.schemas import CheckAnswer, LiveAnswer, ReadyAnswer, VersionAnswer
 from hepamap.api.services import Services, ServicesOf
-from hepamap.errors import HepamapError
+from hepamap.errors import HepamapError, PackInvalidError
 from hepamap.jobs.states import JobState
 from hepamap.model_pack import find_pack, list_packs
 from hepamap.operations.packs import PackChecker
@@ -96,4 +96,7 @@ def _worker(services: Services) -> CheckAnswer:
 def _models(services: Services) -> CheckAnswer:
     folder = services.settings.models_dir
     _PACKS.verify(find_pack(folder, services.settings.default_model))
-    return CheckAnswer(ok=True, detail=", ".join(pack.name for pack in list_packs(folder)))
+    broken: list[PackInvalidError] = []
+    whole = ", ".join(pack.name for pack in list_packs(folder, broken))
+    # Analyses with the other models are done all the same.
+    return CheckAnswer(ok=True, detail="; ".join([whole, *(error.message for error in broken)]))

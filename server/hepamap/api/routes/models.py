@@ -7,9 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from hepamap.api.routes.problems import problems
-from hepamap.api.schemas import ModelAnswer, ModelList
+from hepamap.api.schemas import FailureAnswer, ModelAnswer, ModelList
 from hepamap.api.services import Services, ServicesOf
-from hepamap.errors import ModelNotFoundError
+from hepamap.errors import ModelError, PackInvalidError
 from hepamap.model_pack import ModelPack, find_pack, list_packs
 
 router = APIRouter(prefix="/models", tags=["models"])
@@ -19,7 +19,10 @@ router = APIRouter(prefix="/models", tags=["models"])
 def list_models(services: ServicesOf) -> ModelList:
     """All installed packs, with hashes and operating points."""
     default = _default_name(services)
-    return ModelList(items=[_answer(pack, default) for pack in list_packs(services.settings.models_dir)])
+    broken: list[PackInvalidError] = []
+    items = [_answer(pack, default) for pack in list_packs(services.settings.models_dir, broken)]
+    failures = [FailureAnswer(code=error.code, message=error.message, cure=error.cure) for error in broken]
+    return ModelList(items=items, broken=failures)
 
 
 @router.get("/{model}", responses=problems(s404="There is no such pack."))
@@ -34,7 +37,7 @@ def get_model(
 def _default_name(services: Services) -> str | None:
     try:
         return find_pack(services.settings.models_dir, services.settings.default_model).name
-    except ModelNotFoundError:
+    except ModelError:
         return None
 
 

@@ -10,6 +10,7 @@ from hepamap.api.errors import SlideNotAllowedError
 from hepamap.api.routes.problems import problems
 from hepamap.api.schemas import FrameAnswer
 from hepamap.api.services import ServicesOf
+from hepamap.api.slide_paths import SlideFolders
 from hepamap.api.slide_schemas import ReasonAnswer, ResolvedAnswer, ResolveRequest, SlideAnswer
 from hepamap.detection import ClientView, frame_of
 from hepamap.errors import PixelSizeMissingError, SlideError, SlideMismatchError
@@ -24,13 +25,16 @@ router = APIRouter(prefix="/slides", tags=["slides"])
 def resolve_slide(wanted: ResolveRequest, services: ServicesOf) -> ResolvedAnswer:
     """Say whether the server sees a slide under a client's path, and whether it is the client's slide; always 200."""
     try:
-        path = services.slide_folders.find(wanted.path)
+        return services.readers.run(_look_for, services.slide_folders, wanted)
     except SlideNotAllowedError as error:
         return ResolvedAnswer(reason=ReasonAnswer(code=error.reason, message=error.message, cure=error.cure))
-    try:
-        return services.readers.run(_look_at, path, wanted)
     except SlideError as error:
         return ResolvedAnswer(reason=ReasonAnswer(code=error.code, message=error.message, cure=error.cure))
+
+
+def _look_for(folders: SlideFolders, wanted: ResolveRequest) -> ResolvedAnswer:
+    # In the child too: following the links of a path asks its storage, which may not answer.
+    return _look_at(folders.find(wanted.path), wanted)
 
 
 def _look_at(path: Path, wanted: ResolveRequest) -> ResolvedAnswer:

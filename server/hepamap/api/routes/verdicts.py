@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from shapely.geometry import mapping, shape
 from starlette.concurrency import run_in_threadpool
 
-from hepamap.api.cursors import cursor_at, position_of
+from hepamap.api.cursors import cursor_at, in_utc, is_identifier, position_of
 from hepamap.api.idempotency import IdempotencyKey
 from hepamap.api.judgement import judge
 from hepamap.api.routes.analyses import AnalysisId, find_analysis, unknown_analysis
@@ -109,7 +109,7 @@ async def post_verdict(
 @router.get("/analyses/{analysis_id}/verdicts", responses=problems(s404="There is no analysis of that id."))
 def list_verdicts_of_analysis(analysis_id: AnalysisId, services: ServicesOf) -> VerdictList:
     """The verdicts on one analysis, oldest first; they stay when the analysis is deleted."""
-    verdicts = services.verdicts.of_job(analysis_id)
+    verdicts = services.verdicts.of_job(analysis_id) if is_identifier(analysis_id) else ()
     if not verdicts:
         find_analysis(analysis_id, services)
     return VerdictList(items=[VerdictAnswer(**_members(verdict)) for verdict in verdicts])
@@ -125,9 +125,9 @@ def list_verdicts(
     cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before.")] = None,
 ) -> VerdictPageAnswer:
     """Verdicts on all analyses, oldest first."""
-    if since is not None and since.tzinfo is None:
-        since = since.replace(tzinfo=UTC)
-    page = services.verdicts.page(since=since, limit=limit, after=None if cursor is None else position_of(cursor))
+    page = services.verdicts.page(
+        since=None if since is None else in_utc(since), limit=limit, after=None if cursor is None else position_of(cursor)
+    )
     last = page.verdicts[-1] if page.has_more else None
     return VerdictPageAnswer(
         items=[VerdictAnswer(**_members(verdict)) for verdict in page.verdicts],
@@ -146,7 +146,7 @@ def get_verdict(
     ] = "client",
 ) -> VerdictWithGeometry:
     """One verdict, with the final tumour area."""
-    verdict = services.verdicts.get(verdict_id)
+    verdict = services.verdicts.get(verdict_id) if is_identifier(verdict_id) else None
     if verdict is None:
         raise VerdictNotFoundError(f"There is no verdict {verdict_id!r}.", cure="Check the id.")
     own = verdict.slide.frame if frame == "client" else Frame("level0", Point(0.0, 0.0))

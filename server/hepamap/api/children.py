@@ -1,20 +1,23 @@
-"""Looks at slides in child processes: a file that makes the native library crash or hang costs a child, and not the server."""
+"""Does in child processes what may crash, hang or never end: that costs a child, and not the server."""
 
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.process
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from typing import Any, TypeVar
 
 import structlog
 
-from hepamap.errors import HepamapError, SlideDamagedError
+from hepamap.api.errors import ServerBusyError
+from hepamap.errors import HepamapError, RegionTooComplexError, SlideDamagedError
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -22,16 +25,30 @@ T = TypeVar("T")
 
 _CHILDREN = 4
 _END_S = 2.0
+# Whoever waits for a child holds one of the server's threads, and those that ask for other things need them.
+_WAIT_S = 20.0
+_OUTLINE_S = 20.0
 
 
-class SlideReaders:
+@dataclass(frozen=True, slots=True)
+class Blame:
+    """What a question is told that its child did not outlive."""
+
+    hung: Callable[[float], HepamapError]
+    """Given the seconds after which the child was given up."""
+    died: Callable[[], HepamapError]
+
+
+class Children:
     """Runs functions in a few children, each one at a time; may be used by many threads.
 
     Children are started when they are needed and kept. One that dies takes nothing along but the question that killed it.
     """
 
-    def __init__(self, *, timeout_s: float, children: int = _CHILDREN) -> None:
+    def __init__(self, blame: Blame, *, timeout_s: float, children: int = _CHILDREN, wait_s: float = _WAIT_S) -> None:
+        self._blame = blame
         self._timeout_s = timeout_s
+        self._wait_s = wait_s
         self._free = threading.Semaphore(children)
         self._lock = threading.Lock()
         self._idle: list[_Child] = []
@@ -40,18 +57,24 @@ class SlideReaders:
         """Call a function of a module on values that can be pickled, in a child.
 
         Raises:
-            HepamapError: as the function does.
-            SlideDamagedError: the child died of it, or has not answered in time.
+            HepamapError: as the function does; as the blame says, where the child died of it or has not answered in time.
+            ServerBusyError: all children are busy, and stay so.
         """
-        with self._free:
+        if not self._free.acquire(timeout=self._wait_s):
+            _log.error("children_all_busy", seconds=self._wait_s)
+            raise ServerBusyError(
+                f"The server is busy with other questions of this kind, and was so for {self._wait_s:g} s.",
+                cure="Try again in a moment. If it stays so, the operator should look at the slides' storage.",
+            )
+        try:
             found = self._ask(self._used_one(), function, arguments)
             if isinstance(found, _Death):
                 # It may have been dead before, by the system's lack of memory or an operator's hand: a new one tells.
                 found = self._ask(None, function, arguments)
+        finally:
+            self._free.release()
         if isinstance(found, _Death):
-            raise SlideDamagedError(
-                "The library that reads slides crashed on this one.", cure="Copy it again from the scanner, and check it there."
-            )
+            raise self._blame.died()
         if isinstance(found, _Crash):
             raise RuntimeError(f"in a child process:\n{found.text}")
         if isinstance(found, HepamapError):
@@ -73,6 +96,9 @@ class SlideReaders:
         except BaseException:
             child.kill()
             raise
+        if isinstance(found, _Hang):
+            child.kill()
+            raise self._blame.hung(self._timeout_s)
         if isinstance(found, _Death):
             child.kill()
             return found
@@ -85,8 +111,41 @@ class SlideReaders:
             return self._idle.pop() if self._idle else None
 
 
+def slide_children(timeout_s: float, children: int = _CHILDREN, *, wait_s: float = _WAIT_S) -> Children:
+    """Children that look at slides, whose library and storage may crash or hang."""
+    return Children(
+        Blame(
+            hung=lambda seconds: SlideDamagedError(
+                f"The slide could not be opened within {seconds:g} s.",
+                cure="Copy it again from the scanner. If others fail too, the operator should look at the slides' storage.",
+            ),
+            died=lambda: SlideDamagedError(
+                "The library that reads slides crashed on this one.", cure="Copy it again from the scanner, and check it there."
+            ),
+        ),
+        timeout_s=timeout_s,
+        children=children,
+        wait_s=wait_s,
+    )
+
+
+def outline_children(timeout_s: float = _OUTLINE_S) -> Children:
+    """Children that compute with outlines, which takes any time for some; not those of slides: neither waits for the other."""
+
+    def too_complex(*_: float) -> RegionTooComplexError:
+        return RegionTooComplexError(
+            "What was drawn is too complex to be computed with.", cure="Simplify the outlines, so that they cross less often."
+        )
+
+    return Children(Blame(hung=too_complex, died=too_complex), timeout_s=timeout_s)
+
+
 class _Death:
     """What a child that is gone answers."""
+
+
+class _Hang:
+    """What a child answers that has not answered in time."""
 
 
 class _Crash:
@@ -100,7 +159,7 @@ class _Child:
     def __init__(self) -> None:
         context = _context()
         self._line, far_end = context.Pipe()
-        self._process = context.Process(target=_serve, args=(far_end,), name="slide-reader", daemon=True)  # type: ignore[attr-defined]
+        self._process = context.Process(target=_serve, args=(far_end,), name="child", daemon=True)  # type: ignore[attr-defined]
         self._process.start()
         far_end.close()
 
@@ -108,15 +167,12 @@ class _Child:
         try:
             self._line.send((function, arguments))
             if not self._line.poll(timeout_s):
-                _log.error("slide_reader_hangs", seconds=timeout_s)
-                raise SlideDamagedError(
-                    f"The slide could not be opened within {timeout_s:g} s.",
-                    cure="Copy it again from the scanner. If others fail too, the operator should look at the slides' storage.",
-                )
+                _log.error("child_hangs", function=function.__name__, seconds=timeout_s)
+                return _Hang()
             return self._line.recv()
         except (EOFError, OSError):
             self._process.join(_END_S)
-            _log.error("slide_reader_died", status=self._process.exitcode)
+            _log.error("child_died", function=function.__name__, status=self._process.exitcode)
             return _Death()
 
     def end(self) -> None:
@@ -125,10 +181,16 @@ class _Child:
         self.kill()
 
     def kill(self) -> None:
+        """End it by force. Who hangs in a call of the system, such as one to a share that is away, cannot be ended: let it be."""
         self._line.close()
         self._process.kill()
-        self._process.join()
-        self._process.close()
+        self._process.join(_END_S)
+        if self._process.exitcode is None:
+            _log.error("child_abandoned", pid=self._process.pid)
+            # Else the end of the server would wait for it.
+            multiprocessing.process._children.discard(self._process)  # type: ignore[attr-defined]
+        else:
+            self._process.close()
 
 
 def _context() -> BaseContext:
@@ -137,7 +199,7 @@ def _context() -> BaseContext:
     # One small process that has the modules already and is forked: a child costs milliseconds. The server itself cannot be
     # forked, since it has threads.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["hepamap.api.routes.slides", "hepamap.api.submission"])
+    context.set_forkserver_preload(["hepamap.api.routes.slides", "hepamap.api.submission", "hepamap.api.judgement"])
     return context
 
 
