@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,16 @@ def enliven(model: Any, seed: int = 1) -> None:
         else:
             values.append(0.1 * normal)
     model.set_weights(values)
+
+
+def in_float64(model: Any) -> Any:
+    """The same model with the same weights, which computes in float64."""
+    import tf_keras
+
+    config = json.loads(json.dumps(model.get_config()).replace('"float32"', '"float64"'))
+    twin = tf_keras.Model.from_config(config)
+    twin.set_weights(model.get_weights())
+    return twin
 
 
 def spread(model: Any, patches: Any) -> Any:
