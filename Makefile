@@ -93,6 +93,10 @@ packs: install  ## Train the two packs that ship, from synthetic slides (hours o
 		$(BIN)/hepamap train models/recipes/$$recipe.toml build/patches-5x --run build/run-$$recipe --models-dir build/packs --resume || exit; done
 	for recipe in hcc-10x-start hcc-10x; do \
 		$(BIN)/hepamap train models/recipes/$$recipe.toml build/patches-10x --run build/run-$$recipe --models-dir build/packs --resume || exit; done
+	for model in hcc-5x hcc-10x; do \
+		$(BIN)/hepamap models validate $$model build/cohort/cohort.csv --models-dir build/packs && \
+		$(BIN)/hepamap evaluate build/cohort/cohort.csv --model $$model --choose-on val --write --models-dir build/packs \
+			--out build/evaluation-$$model || exit; done
 
 # Each step is skipped where its result is there, and goes on where it was stopped: give the same command again.
 $(EXPERIMENT)/slides/cohort.csv: | install

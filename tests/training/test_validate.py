@@ -100,7 +100,7 @@ def test_the_outcome_stands_in_the_manifest(tmp_path: Path, row: CohortSlide) ->
     assert after.manifest.weights == before.manifest.weights
     measured = after.manifest.evaluation["modes"]
     assert measured == found.report
-    assert measured["slides"] == ["slide"]
+    assert (measured["slides"], measured["precision"]) == (["slide"], detector.predictor(before).policy)
     assert (measured["contour_iou"], measured["map_mean_absolute_difference"]) == (1.0, 0.0)
     assert "dense mode may be the default" in validation.markdown(found)
     worse = replace(found, report={**found.report, "dense_may_be_default": False})

@@ -129,7 +129,7 @@ def validate(
     for row in slides:
         judged = {mode: _run(row, pack, detector, stride_m, mode, classes, progress) for mode in MODES}
         _compare(row.slide.stem, judged, tally)
-    return Validation(pack, _report(tally, slides, stride_m))
+    return Validation(pack, {**_report(tally, slides, stride_m), "precision": detector.predictor(pack).policy})
 
 
 def write_validation(validation: Validation) -> ModelPack:
