@@ -40,6 +40,8 @@ from hepamap.results import Frame, frame_json, require_free, require_threshold, 
 from hepamap.slide import Slide
 
 DEFAULT_MIN_AREA_UM2 = 10_000.0
+ANALYSIS = "analysis"
+"""The kind of computation that a detection is in the queue, between whoever asks and the worker."""
 
 _PIXEL_SIZE_TOLERANCE = 0.02  # viewers and servers round a pixel size differently; 2 % apart is another slide or another scale
 _OVERVIEW_SIDE_PX = 2000

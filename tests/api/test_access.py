@@ -344,3 +344,13 @@ def test_a_server_of_this_machine_keeps_a_trail_where_it_is_told_to(settings: Se
         with TestClient(create_app(settings.model_copy(update={"audit": audit}))) as client:
             client.get(ANALYSES)
             assert [entry.event.actor for entry in trail_of(client).entries()] == ["local"] * count
+
+
+def test_what_anybody_can_send_without_end_does_not_fill_the_trail(guarded: Settings) -> None:
+    limited = guarded.model_copy(update={"allowed_hosts": ("testserver",), "requests_per_minute": 2})
+    with TestClient(create_app(limited)) as client:
+        headers = key_for(client, Scope.READ)
+        found = [client.get(ANALYSES, headers=headers).status_code for _ in range(4)]
+        found += [client.get(ANALYSES, headers={**headers, "Host": "elsewhere"}).status_code]
+        assert found == [200, 200, 429, 429, 421]
+        assert [entry.event.status for entry in trail_of(client).page()] == [200, 200]

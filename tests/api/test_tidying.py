@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,7 @@ from hepamap.api.tidying import tidying
 from hepamap.cli.app import app
 from hepamap.delivery.outbox import Outbox
 from hepamap.delivery.tables import DeliveryRow
-from hepamap.jobs.job import Job
+from hepamap.jobs.job import Job, Leftovers
 from hepamap.jobs.store import JobStore
 from hepamap.operations.folders import make_folders
 from hepamap.operations.keeping import keeping_of
@@ -80,6 +81,26 @@ def test_what_nobody_foresaw_does_not_end_it(settings: Settings, store: JobStore
     # Also the log of callbacks is cleared in each round, and not only when the server starts.
     assert not outbox.of_job("first")
     assert not outbox.of_job("second")
+
+
+def test_its_end_waits_for_what_is_under_way(settings: Settings, store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def slowly(*_: object, **__: object) -> Leftovers:
+        seen.append("begun")
+        time.sleep(0.5)
+        seen.append("done")
+        return Leftovers()
+
+    monkeypatch.setattr(store, "expire", slowly)
+
+    async def short() -> None:
+        async with tidying(store, keeping_of(settings), None):
+            while not seen:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(short())
+    assert seen == ["begun", "done"]
 
 
 def test_what_expires_is_in_the_audit_trail(settings: Settings, store: JobStore) -> None:

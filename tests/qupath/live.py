@@ -18,13 +18,13 @@ import uvicorn
 from numpy.typing import NDArray
 
 from hepamap.api.app import create_app
-from hepamap.detection import Detector
+from hepamap.detection import ANALYSIS, Detector
 from hepamap.jobs.queue import Polling
 from hepamap.jobs.runner import JobRunner, RunnerLimits
 from hepamap.jobs.store import JobStore
 from hepamap.model_pack import OperatingPoint, write_pack
 from hepamap.settings import Settings
-from hepamap.worker.handler import ANALYSIS, DetectionHandler
+from hepamap.worker.handler import DetectionHandler
 from tests.conftest import WriteSlide
 from tests.packs import manifest_body
 

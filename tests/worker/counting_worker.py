@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 import time
 
+from hepamap.detection import ANALYSIS
 from hepamap.errors import CancelledError
 from hepamap.jobs.job import Computation, JobProgress, JobResult
 from hepamap.jobs.processes import configure_logging
 from hepamap.jobs.runner import JobContext
 from hepamap.settings import Settings
-from hepamap.worker.handler import ANALYSIS
 from hepamap.worker.main import Handlers, run_worker
 
 STEPS = 100

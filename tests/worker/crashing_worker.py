@@ -5,11 +5,11 @@ from __future__ import annotations
 import ctypes
 import sys
 
+from hepamap.detection import ANALYSIS
 from hepamap.jobs.job import Computation, JobResult
 from hepamap.jobs.processes import configure_logging
 from hepamap.jobs.runner import JobContext
 from hepamap.settings import Settings
-from hepamap.worker.handler import ANALYSIS
 from hepamap.worker.main import Handlers, run_worker
 
 

@@ -11,12 +11,12 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from hepamap.detection import Detector
+from hepamap.detection import ANALYSIS, Detector
 from hepamap.jobs.processes import configure_logging
 from hepamap.model_pack import ModelPack
 from hepamap.predictor import Predictor
 from hepamap.settings import Settings
-from hepamap.worker.handler import ANALYSIS, DetectionHandler
+from hepamap.worker.handler import DetectionHandler
 from hepamap.worker.main import Handlers, run_worker
 
 

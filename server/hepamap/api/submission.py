@@ -14,13 +14,11 @@ from hepamap.api.idempotency import mark
 from hepamap.api.schemas import AnalysisRequest
 from hepamap.api.services import Services
 from hepamap.api.uploads import Received
-from hepamap.detection import ClientView, DetectionRequest, check_request
+from hepamap.detection import ANALYSIS, ClientView, DetectionRequest, check_request
 from hepamap.errors import HepamapError
 from hepamap.jobs.job import Idempotency, JobResult, Question, Submission
 from hepamap.results import SUMMARY_NAME, frame_json
 
-ANALYSIS = "analysis"
-"""The kind of computation that the worker's handler does."""
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # in JSON it cannot stand but like this
 REGION_PRIORITY = 10
 """Priority of a region where the request names none."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import anyio
 import structlog
 from starlette.concurrency import run_in_threadpool
 
@@ -35,13 +34,13 @@ async def tidying(
         trail: where it is written down which analyses went; None: nowhere.
         every_s: pause, seconds.
     """
-    task = asyncio.create_task(_tidy(store, keeping, trail, every_s))
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+    async with anyio.create_task_group() as group:
+        group.start_soon(_tidy, store, keeping, trail, every_s)
+        try:
+            yield
+        finally:
+            # Waits for a step that is under way: the database is closed next.
+            group.cancel_scope.cancel()
 
 
 async def _tidy(store: JobStore, keeping: Keeping, trail: AuditTrail | None, every_s: float) -> None:
@@ -54,7 +53,7 @@ async def _tidy(store: JobStore, keeping: Keeping, trail: AuditTrail | None, eve
             except Exception:
                 # The last resort: whatever this was, there is another try in an hour, and the disk must not fill up till then.
                 _log.exception("tidying_crashed")
-        await asyncio.sleep(every_s)
+        await anyio.sleep(every_s)
 
 
 def _collect(store: JobStore, keeping: Keeping, trail: AuditTrail | None) -> None:

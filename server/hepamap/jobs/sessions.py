@@ -6,18 +6,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 from sqlalchemy.exc import DBAPIError, IntegrityError, TimeoutError
 from sqlalchemy.orm import Session
 
 from hepamap.jobs.database import begin_writing, clock_of, open_database
-from hepamap.jobs.errors import JobStoreError
-from hepamap.jobs.job import Computation, Job, JobFailure, JobProgress, JobResult
+from hepamap.jobs.errors import IdempotencyKeyReusedError, JobStoreError
+from hepamap.jobs.job import Computation, Idempotency, Job, JobFailure, JobProgress, JobResult
 from hepamap.jobs.states import JobState
-from hepamap.jobs.tables import ComputationRow, JobRow
+from hepamap.jobs.tables import ComputationRow, JobRow, Marked
 
+T = TypeVar("T")
+M = TypeVar("M", bound=Marked)
+
+_TRIES = 3
 NOT_STARTED: dict[str, Any] = {
     "progress_done": 0,
     "progress_total": None,
@@ -85,6 +89,23 @@ class Sessions:
             begin_writing(session.connection())
             yield session
 
+    def written(self, write: Callable[[Session], T], *, tries: int = _TRIES) -> T | None:
+        """Do something in a transaction that writes; again where another one wrote the same in that moment, and can be found now.
+
+        Returns:
+            What it returns; None where another one was first each time, or what is referred to is gone.
+
+        Raises:
+            JobStoreError: the database does not answer.
+        """
+        for _ in range(tries):
+            try:
+                with self.writing() as session:
+                    return write(session)
+            except IntegrityError:
+                continue
+        return None
+
     @contextmanager
     def _session(self) -> Iterator[Session]:
         try:
@@ -100,6 +121,28 @@ class Sessions:
                 because=cause,
                 cure="Try again in a moment. If it stays so, the operator should look at the database and its disk.",
             ) from error
+
+
+def marked(session: Session, kind: type[M], idempotency: Idempotency | None) -> M | None:
+    """The row of a mark that was here before; None for a new one, or none.
+
+    Raises:
+        IdempotencyKeyReusedError: it was here before, on another request.
+    """
+    if idempotency is None:
+        return None
+    row = session.scalars(select(kind).where(kind.idempotency_key == idempotency.key)).one_or_none()
+    if row is not None and row.request_hash != idempotency.request_hash:
+        raise IdempotencyKeyReusedError(
+            "This Idempotency-Key was used before, for another request.",
+            cure="Use a new key for a new request; to repeat the old one, send it unchanged.",
+        )
+    return row
+
+
+def too_busy() -> JobStoreError:
+    """Others were first each time."""
+    return JobStoreError("The job database is too busy to take this request.", cure="Try again in a moment.")
 
 
 def computation_of(row: ComputationRow) -> Computation:

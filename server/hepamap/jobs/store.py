@@ -29,15 +29,13 @@ from sqlalchemy import (
     type_coerce,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, defer
 
 from hepamap.jobs.claims import Claims
 from hepamap.jobs.database import is_postgresql
-from hepamap.jobs.errors import IdempotencyKeyReusedError, JobStoreError
 from hepamap.jobs.job import Idempotency, Job, JobPage, JobResult, Leftovers, Question, Submission
 from hepamap.jobs.queue import wake_a_worker
-from hepamap.jobs.sessions import NOT_STARTED, job_of
+from hepamap.jobs.sessions import NOT_STARTED, job_of, marked, too_busy
 from hepamap.jobs.states import FINISHED, JobState
 from hepamap.jobs.tables import ComputationRow, JobRow
 
@@ -79,15 +77,14 @@ class JobStore(Claims):
         Raises:
             IdempotencyKeyReusedError: the mark was here before, on another request.
         """
-        for _ in range(_SUBMIT_TRIES):
-            try:
-                with self.writing() as session:
-                    repeated = None if idempotency is None else _repeated(session, idempotency)
-                    return repeated or self._submit(session, question, idempotency, usable)
-            except IntegrityError:
-                # Another one asked the same in the same moment, and was first; its rows are there to be found now.
-                continue
-        raise JobStoreError("The job database is too busy to take this request.", cure="Try again in a moment.")
+
+        def ask(session: Session) -> Submission:
+            return _repeated(session, idempotency) or self._submit(session, question, idempotency, usable)
+
+        submission = self.written(ask, tries=_SUBMIT_TRIES)
+        if submission is None:
+            raise too_busy()
+        return submission
 
     def find_repeated(self, idempotency: Idempotency) -> Job | None:
         """The job of a mark that was here before, None for a new one.
@@ -306,15 +303,11 @@ def _without(engine: Engine, way: Sequence[str]) -> ColumnElement[Any]:
     return type_coerce(removed, JSON)
 
 
-def _repeated(session: Session, idempotency: Idempotency) -> Submission | None:
-    found = session.execute(_JOBS.where(JobRow.idempotency_key == idempotency.key)).one_or_none()
-    if found is None:
+def _repeated(session: Session, idempotency: Idempotency | None) -> Submission | None:
+    row = marked(session, JobRow, idempotency)
+    if row is None:
         return None
-    if found[0].request_hash != idempotency.request_hash:
-        raise IdempotencyKeyReusedError(
-            "This Idempotency-Key was used before, for another request.",
-            cure="Use a new key for a new request; to repeat the old one, send it unchanged.",
-        )
+    found = session.execute(_JOBS.where(JobRow.id == row.id)).one()
     return Submission(job_of(*found), repeated=True, shared=True)
 
 

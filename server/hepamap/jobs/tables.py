@@ -78,7 +78,14 @@ class ComputationRow(Base):
     heartbeat_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
-class JobRow(Base):
+class Marked:
+    """What a client may mark with a key of its own, so that sending it again does nothing new; see `job.Idempotency`."""
+
+    idempotency_key: Mapped[str | None] = mapped_column(String(512), unique=True)
+    request_hash: Mapped[str | None] = mapped_column(String(64))
+
+
+class JobRow(Marked, Base):
     """What a client asked for; see `job.Job`."""
 
     __tablename__ = "jobs"
@@ -88,8 +95,6 @@ class JobRow(Base):
     computation_id: Mapped[str] = mapped_column(ForeignKey(ComputationRow.id), index=True)
     payload: Mapped[dict[str, Any]] = mapped_column(JSON)
     priority: Mapped[int]
-    idempotency_key: Mapped[str | None] = mapped_column(String(512), unique=True)
-    request_hash: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     cancelled_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 

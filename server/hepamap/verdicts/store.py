@@ -8,18 +8,14 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select, tuple_
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, undefer
 
 from hepamap.geometry import PixelSize
-from hepamap.jobs.errors import IdempotencyKeyReusedError, JobStoreError
 from hepamap.jobs.job import Idempotency
-from hepamap.jobs.sessions import Sessions
+from hepamap.jobs.sessions import Sessions, marked, too_busy
 from hepamap.results import frame_from_json, frame_json
 from hepamap.verdicts.tables import VerdictRow
 from hepamap.verdicts.verdict import Decision, ModelFacts, Opinion, SlideFacts, Verdict, VerdictPage
-
-_TRIES = 3
 
 
 class VerdictStore(Sessions):
@@ -40,20 +36,20 @@ class VerdictStore(Sessions):
         Raises:
             IdempotencyKeyReusedError: the mark was here before, on another request.
         """
-        for _ in range(_TRIES):
-            try:
-                with self.writing() as session:
-                    repeated = None if idempotency is None else _repeated(session, idempotency)
-                    if repeated is not None:
-                        return _verdict(repeated)
-                    row = _row(job_id, self._clock(), actor, opinion, slide, model, idempotency)
-                    session.add(row)
-                    session.flush()
-                    return _verdict(row)
-            except IntegrityError:
-                # The same request came twice in the same moment; the first one's row is there to be found now.
-                continue
-        raise JobStoreError("The job database is too busy to take this verdict.", cure="Try again in a moment.")
+
+        def append(session: Session) -> Verdict:
+            repeated = marked(session, VerdictRow, idempotency)
+            if repeated is not None:
+                return _verdict(repeated)
+            row = _row(job_id, self._clock(), actor, opinion, slide, model, idempotency)
+            session.add(row)
+            session.flush()
+            return _verdict(row)
+
+        verdict = self.written(append)
+        if verdict is None:
+            raise too_busy()
+        return verdict
 
     def find_repeated(self, idempotency: Idempotency) -> Verdict | None:
         """The verdict of a mark that was here before, None for a new one.
@@ -62,7 +58,7 @@ class VerdictStore(Sessions):
             IdempotencyKeyReusedError: it was here before, on another request.
         """
         with self.reading() as session:
-            row = _repeated(session, idempotency)
+            row = marked(session, VerdictRow, idempotency)
             return None if row is None else _verdict(row)
 
     def get(self, verdict_id: str) -> Verdict | None:
@@ -93,16 +89,6 @@ class VerdictStore(Sessions):
         with self.reading() as session:
             found = [_verdict(row) for row in session.scalars(query)]
         return VerdictPage(tuple(found[:limit]), has_more=len(found) > limit)
-
-
-def _repeated(session: Session, idempotency: Idempotency) -> VerdictRow | None:
-    row = session.scalars(select(VerdictRow).where(VerdictRow.idempotency_key == idempotency.key)).one_or_none()
-    if row is not None and row.request_hash != idempotency.request_hash:
-        raise IdempotencyKeyReusedError(
-            "This Idempotency-Key was used before, for another verdict.",
-            cure="Use a new key for a new verdict; to repeat the old one, send it unchanged.",
-        )
-    return row
 
 
 def _row(

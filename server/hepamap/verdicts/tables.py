@@ -8,11 +8,11 @@ from typing import Any
 from sqlalchemy import JSON, CheckConstraint, Double, ForeignKey, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from hepamap.jobs.tables import Base, UtcDateTime
+from hepamap.jobs.tables import Base, Marked, UtcDateTime
 from hepamap.verdicts.verdict import Decision
 
 
-class VerdictRow(Base):
+class VerdictRow(Marked, Base):
     """A verdict; see `verdict.Verdict`. No foreign key: a verdict is evidence, and outlives its analysis."""
 
     __tablename__ = "verdicts"
@@ -37,8 +37,6 @@ class VerdictRow(Base):
     slide: Mapped[dict[str, Any]] = mapped_column(JSON)
     slide_fingerprint: Mapped[str] = mapped_column(String(128), index=True)
     model: Mapped[dict[str, Any]] = mapped_column(JSON)
-    idempotency_key: Mapped[str | None] = mapped_column(String(512), unique=True)
-    request_hash: Mapped[str | None] = mapped_column(String(64))
 
 
 class ChosenThresholdRow(Base):

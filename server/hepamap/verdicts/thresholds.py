@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sqlalchemy import select
-from sqlalchemy.exc import IntegrityError
 
 from hepamap.jobs.sessions import Sessions
 from hepamap.verdicts.tables import ChosenThresholdRow
 from hepamap.verdicts.verdict import ChosenThreshold
-
-_TRIES = 3
 
 
 class ThresholdStore(Sessions):
@@ -20,15 +17,10 @@ class ThresholdStore(Sessions):
     def choose(self, job_id: str, threshold: float, *, user: str, actor: str) -> ChosenThreshold | None:
         """Store a threshold in place of the one before; None where the analysis is gone."""
         at = self._clock()
-        for _ in range(_TRIES):
-            try:
-                with self.writing() as session:
-                    session.merge(ChosenThresholdRow(job_id=job_id, threshold=threshold, user=user, actor=actor, at=at))
-                return ChosenThreshold(threshold, user, at)
-            except IntegrityError:
-                # Somebody else's was the first, in the same moment; or there is no such analysis any more.
-                continue
-        return None
+        row = {"job_id": job_id, "threshold": threshold, "user": user, "actor": actor, "at": at}
+        # Somebody else's may be the first once, in the same moment; each time: there is no such analysis any more.
+        stored = self.written(lambda session: session.merge(ChosenThresholdRow(**row)))
+        return None if stored is None else ChosenThreshold(threshold, user, at)
 
     def of(self, job_ids: Iterable[str]) -> dict[str, ChosenThreshold]:
         """The chosen thresholds of some analyses, by their ids; none where nobody chose."""

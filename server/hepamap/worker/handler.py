@@ -16,9 +16,6 @@ from hepamap.worker.checkpoint import FolderCheckpoint
 
 _log = structlog.stdlib.get_logger(__name__)
 
-ANALYSIS = "analysis"
-"""The kind of computation that this handler does."""
-
 
 class DetectionHandler:
     """Runs detections one after the other; the models it has used stay in memory."""

@@ -12,7 +12,7 @@ from typing import IO
 
 import structlog
 
-from hepamap.detection import Detector
+from hepamap.detection import ANALYSIS, Detector
 from hepamap.jobs.job import Computation
 from hepamap.jobs.processes import call_when_closed, exclusive_lock
 from hepamap.jobs.queue import source_of
@@ -20,7 +20,7 @@ from hepamap.jobs.runner import JobHandler, JobRunner, RunnerLimits, clean_up_af
 from hepamap.jobs.store import JobStore
 from hepamap.operations.finishing import finish_jobs
 from hepamap.settings import Settings
-from hepamap.worker.handler import ANALYSIS, DetectionHandler
+from hepamap.worker.handler import DetectionHandler
 from hepamap.worker.metering import metered
 
 _log = structlog.stdlib.get_logger(__name__)
