@@ -73,10 +73,16 @@ def test_the_dense_head_is_the_patch_head_on_the_same_features() -> None:
 
 
 @pytest.mark.parametrize(
-    ("backbone", "patch_m", "rows_m"),
-    [("VGG16DrV2", 64, 16), ("VGG16DrV2", 64, 64), ("VGG16DrV2", 128, 32), ("VGG16BnV2", 64, 32), ("VGG16DrBnV1", 128, 64)],
+    ("backbone", "patch_m", "rows_m", "segments"),
+    [
+        ("VGG16DrV2", 64, 16, 1),
+        ("VGG16DrV2", 64, 64, 4),
+        ("VGG16DrV2", 128, 32, 3),
+        ("VGG16BnV2", 64, 32, 2),
+        ("VGG16DrBnV1", 128, 64, 5),
+    ],
 )
-def test_strips_give_what_one_pass_over_the_whole_gives(backbone: str, patch_m: int, rows_m: int) -> None:
+def test_strips_give_what_one_pass_over_the_whole_gives(backbone: str, patch_m: int, rows_m: int, segments: int) -> None:
     model = random_network(backbone, patch_m)
     positions, side = 3, 320 + patch_m
     width = lane_width_m(positions, patch_m)
@@ -84,7 +90,7 @@ def test_strips_give_what_one_pass_over_the_whole_gives(backbone: str, patch_m: 
     # The lane's patches begin at x = 96 px: 6 units, as far as the network sees. Its feed begins at y = 10: 6 px above a unit.
     lane = whole[:, 10:, 6 : 6 + width]
     unpadded: dict[str, object] = {}
-    network = strip_network(model, rows_m, positions, unpadded)
+    network = strip_network(model, rows_m, positions, unpadded, segments=segments)
     carries, answers = network.first_carries(), []
     for top in range(0, lane.shape[1] // rows_m * rows_m, rows_m):
         answer, *carries = network.model.predict_on_batch([lane[:, top : top + rows_m], *carries])

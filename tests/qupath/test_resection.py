@@ -50,8 +50,14 @@ def test_contours_of_a_resection_follow_the_slider(
     person.runs_it(steps=detect)
     (folder,) = (path for path in (tmp_path / "data" / "results").iterdir() if path.is_dir())
     resection = becomes_a_resection(folder)
-    thresholds = [round(0.3 + 0.4 * move / MOVES, 3) for move in range(MOVES)]
-    regions = [len(regions_of(resection, threshold, _AREA_UM2, _AREA_UM2)) for threshold in thresholds]
+    # Neighbours with other numbers of regions, so that what the window says tells which of them is drawn.
+    thresholds: list[float] = []
+    regions: list[int] = []
+    for threshold in (round(0.3 + 0.4 * move / MOVES, 3) for move in range(MOVES)):
+        count = len(regions_of(resection, threshold, _AREA_UM2, _AREA_UM2))
+        if regions[-1:] != [count]:
+            thresholds.append(threshold)
+            regions.append(count)
     moves: list[dict[str, Any]] = []
     for threshold, count in zip(thresholds, regions, strict=True):
         moves += [{"set": {"threshold-slider": threshold}}, {"until": rf"^{count} tumor regions.* ms\)"}, {"note": {}}]

@@ -21,6 +21,8 @@ _PIXELS_AT_ONCE = {"cpu": 64 * 64 * 64, "gpu": 1024 * 64 * 64}
 _STRIP_PIXELS = {"cpu": 420_000, "gpu": 4_600_000}
 """Pixels of one strip of a lane, however wide it is: so memory is the same on all slides."""
 _STRIP_ROWS_M = {"cpu": (64, 256), "gpu": (64, 1024)}
+_SEGMENTS = {"cpu": 4, "gpu": 1}
+"""Into how many segments a strip's width is cut where the network is deep."""
 _LANE_POSITIONS = (29, 45, 61, 77, 93, 109, 125, 157, 189, 221, 253)
 """Widths of lanes, in patches 16 px apart; each that is used is a graph of its own. 253 of them are a field of 4 k pixels."""
 _TUMOUR_CLASS = 1
@@ -174,7 +176,7 @@ class Predictor:
             from hepamap.networks.strips import strip_network
 
             with backend.policy(self.policy), self._scope():
-                network = strip_network(self.model, rows_m, positions, self._unpadded)
+                network = strip_network(self.model, rows_m, positions, self._unpadded, segments=_SEGMENTS[self._device])
             backend.compile_graph(network.model)
             self._strips[key] = network
         return self._strips[key]
