@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from hepamap.errors import OutputExistsError, ParameterError, ResolutionTooCoarseError, StrideInvalidError
-from hepamap.model_pack import InputSpec, load_pack
+from hepamap.model_pack import InputSpec, NetworkSpec, load_pack
 from hepamap.training.build import DatasetSpec, build_dataset
 from hepamap.training.errors import AnnotationOutsideError, ClassesUnknownError, DatasetInvalidError
 from hepamap.training.evaluation.errors import NothingMeasuredError, OneClassError, SplitEmptyError
@@ -251,6 +251,15 @@ def test_what_cannot_be_done_is_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         plan_runs(spec(Path("cohort.csv"), **changes), detector.models_dir)
+
+
+def test_a_network_of_pixels_runs_in_its_one_mode(tmp_path: Path) -> None:
+    weightless_pack(tmp_path, "toy", modes=("patch", "dense"))
+    pixels = NetworkSpec(kind="segmentation", backbone="UNet", head="PIXELS")
+    weightless_pack(tmp_path, "pixels", network=pixels, modes=("segment",), default_mode="segment")
+    asked = spec(Path("cohort.csv"), models=("toy", "pixels"), modes=("dense",), without_overlap=True)
+    runs = [(run.pack.manifest.id, run.mode, run.stride_m) for run in plan_runs(asked, tmp_path)]
+    assert runs == [("toy", "dense", 16), ("toy", "dense", 64), ("pixels", "segment", 16)]
 
 
 def test_a_slide_that_is_too_coarse_is_refused_at_once(cohort: Path, tmp_path: Path) -> None:
