@@ -50,13 +50,19 @@ default COMPOSE_PROJECT_NAME hepamap
 default WORKER_CPUS "$(nproc)"
 default WORKER_MEMORY 4G
 
-# Images that an offline bundle brought, else those that are built from the checkout.
+# Images that an offline bundle brought, else those that are built from the checkout and have its version. The latter stand back where
+# .env names an image of a registry.
 files=compose.yaml
 if [ -f images.env ]; then
+    put HEPAMAP_GPU_IMAGE ''  # of the bundle before, perhaps
     while IFS='=' read -r key value; do put "$key" "$value"; done < images.env
     put MODELS ./models
 elif [ -f ../pyproject.toml ]; then
     files=$files:compose.build.yaml
+    version=$(sed -n 's/^version = "\(.*\)"$/\1/p' ../pyproject.toml)
+    [ -n "$version" ] || fail "../pyproject.toml names no version: is this a checkout of hepamap?"
+    case $(get HEPAMAP_IMAGE) in '' | hepamap:*) put HEPAMAP_IMAGE "hepamap:$version" ;; esac
+    case $(get HEPAMAP_GPU_IMAGE) in '' | hepamap:*) put HEPAMAP_GPU_IMAGE "hepamap:$version-gpu" ;; esac
     put MODELS ../models
     put HEPAMAP_COMMIT "$(git -C .. describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null || echo unknown)"
 fi
@@ -64,11 +70,14 @@ case $(get COMPOSE_FILE) in *compose.gpu.yaml*) gpu=yes ;; esac
 if [ -n "$gpu" ]; then
     files=$files:compose.gpu.yaml
     put WORKER_VARIANT gpu
-    gpu_image=$(get HEPAMAP_GPU_IMAGE)
-    put WORKER_IMAGE "${gpu_image:-hepamap:0.1.0-gpu}"
+    image=$(get HEPAMAP_GPU_IMAGE)
+    [ -n "$image" ] || fail "There is no image for GPUs in this bundle: write it with GPU=yes."
+else
+    image=$(get HEPAMAP_IMAGE)
+    [ -n "$image" ] || fail "There is neither images.env nor a checkout around this folder: name HEPAMAP_IMAGE in .env."
 fi
-image=$(get HEPAMAP_IMAGE)
-default WORKER_IMAGE "${image:-hepamap:0.1.0}"
+# With each version anew: server and worker of two versions do not go together.
+put WORKER_IMAGE "$image"
 put COMPOSE_FILE "$files"
 
 [ -f hepamap.env ] || cp hepamap.env.example hepamap.env
@@ -88,6 +97,8 @@ if [ ! -s secrets/tls.crt ] || [ ! -s secrets/tls.key ]; then
         -keyout secrets/tls.key -out secrets/tls.crt 2>/dev/null
     echo "secrets/tls.crt is a certificate signed by itself, for trying: put your own in its place (tls.crt with its chain, tls.key)."
 fi
+# So are what compose mounts beside, and what the image is built from, however strict the umask was under which they were copied.
+find nginx.conf "$(get MODELS)" \( -type d ! -perm -555 -o -type f ! -perm -444 \) -exec chmod a+rX {} +
 chmod 644 secrets/db_password secrets/tls.crt secrets/tls.key
 echo "Ready. Start with:       docker compose up -d"
 echo "Then make the first key: docker compose exec api hepamap keys create admin --scope read --scope analyse --scope admin"

@@ -5,11 +5,14 @@ set -eu
 source=$(cd "$1" && pwd)
 cd "$(dirname "$0")"
 engine=${ENGINE:-docker} compose=${COMPOSE:-docker compose}
+# Nothing is removed before it is sure that the backup can be read; its sums only say that it is as it was written.
 (cd "$source" && sha256sum --quiet -c SHA256SUMS)
+./check-archive.sh "$source/data.tar"
 
 $compose up -d db
 db=$($compose ps -q db)
 until "$engine" exec "$db" pg_isready -q -U hepamap -d postgres -h 127.0.0.1; do sleep 1; done
+"$engine" exec -i "$db" pg_restore --list < "$source/database.dump" > /dev/null
 # Made but not started: nobody works on the data while it is replaced.
 $compose up --no-start
 $compose stop proxy worker api

@@ -13,8 +13,13 @@ import tifffile
 from numpy.typing import NDArray
 
 from tests.postgres import Postgres, running_postgres
+from tests.required import required
 
 WriteSlide = Callable[..., Path]
+
+
+def pytest_configure() -> None:
+    required()  # a mistyped name is found before any test runs
 
 
 def write_tiff_slide(path: Path, rgb: NDArray[np.uint8], mpp: float | tuple[float, float] | None, levels: int = 1) -> Path:

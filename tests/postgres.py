@@ -14,7 +14,8 @@ from pathlib import Path
 
 import psutil
 import psycopg
-import pytest
+
+from tests.required import missing
 
 _USER = "postgres"
 # What is committed survives a crash of PostgreSQL also without fsync; tests never cut the power.
@@ -67,7 +68,7 @@ def running_postgres() -> Iterator[Postgres]:
     """A server of its own, or a skipped test where PostgreSQL is not installed."""
     programs = _programs()
     if programs is None:
-        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+        missing("postgresql", "PostgreSQL is not installed (Debian: apt-get install postgresql)")
     folder = Path(tempfile.mkdtemp(prefix="hepamap-pg-", dir="/tmp"))  # a socket's path must be short
     try:
         if os.getuid() == 0:

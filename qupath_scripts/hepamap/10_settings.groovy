@@ -21,7 +21,13 @@ class Trouble extends Exception {
 
 /** The server could not be asked; it may be possible a moment later. */
 class NoAnswer extends Trouble {
-    NoAnswer(String message) { super(message) }
+    /** How long the server asks to be left alone. */
+    final long waitMs
+
+    NoAnswer(String message, long waitMs = 0) {
+        super(message)
+        this.waitMs = waitMs
+    }
 }
 
 /** The server says no: an answer of hepamap with a code. */
@@ -78,6 +84,9 @@ class HepamapSettings {
 
     static String user() { text('user') ?: System.getProperty('user.name') }
 
+    /** Which region a run is about, where its caller says so: slide, selection or auto. */
+    static String where() { arguments.where?.toString() ?: 'auto' }
+
     /** A quick coarse pass comes before the fine one. */
     static boolean preview() { get('preview') != false }
 
@@ -95,11 +104,11 @@ class HepamapSettings {
         throw new Trouble("“${given}” is not the address of a server. Write it like http://server:8000. ${WHERE_ADDRESS}")
     }
 
-    /** The path under which the server sees a local file, by the person's own table. */
+    /** The path under which the server sees a local file, by the person's own table; of folders in one another, the inner one counts. */
     static String pathOnServer(String local) {
         String path = local.replace('\\', '/')
         Map folders = get('folders') ?: [:]
-        for (folder in folders) {
+        for (folder in folders.sort { -it.key.toString().length() }) {
             String here = folder.key.replace('\\', '/').replaceAll('/+$', '') + '/'
             if (path.regionMatches(true, 0, here, 0, here.length())) {
                 return folder.value.replaceAll('/+$', '') + '/' + path.substring(here.length())
@@ -109,20 +118,35 @@ class HepamapSettings {
     }
 }
 
-/** The key to the server: from the environment, or from a file that only its owner can read. */
+/** The key to the server: from the environment, or from a file that only its owner can read; its second line says for which server. */
 class ApiKey {
     static Path file() { HepamapSettings.folder().resolve('key') }
 
-    static String read() {
+    /** The key for this server; null: there is none. One that was stored for another server is not given away. */
+    static String read(String server) {
         String given = System.getenv('HEPAMAP_API_KEY')?.trim()
         if (given) return usable(given)
-        if (!Files.exists(file())) return null
-        protect()
-        String key = new String(Files.readAllBytes(file()), 'UTF-8').trim()
-        key ? usable(key) : null
+        List<String> lines = stored()
+        if (lines.isEmpty()) return null
+        if (lines.size() > 1 && !lines[1].equalsIgnoreCase(server)) {
+            throw new Trouble("The stored key is for ${lines[1]}, so it was not sent to ${server}. If that is your server, put its key into " +
+                'hepamap > Settings….')
+        }
+        usable(lines[0])
     }
 
-    static void write(String key) {
+    private static List<String> stored() {
+        if (!Files.exists(file())) return []
+        protect()
+        try {
+            return new String(Files.readAllBytes(file()), 'UTF-8').readLines()*.trim().findAll { it }
+        } catch (IOException unreadable) {
+            throw new Trouble("The file with the key, ${file()}, cannot be read (${unreadable.message}). Delete it, then put the key into " +
+                'hepamap > Settings….')
+        }
+    }
+
+    static void write(String key, String server) {
         Files.createDirectories(HepamapSettings.folder())
         if (!key?.trim()) {
             Files.deleteIfExists(file())
@@ -131,7 +155,7 @@ class ApiKey {
         usable(key.trim())
         if (!Files.exists(file())) Files.createFile(file())
         protect()  // before the key is in it
-        Files.write(file(), key.trim().getBytes('UTF-8'))
+        Files.write(file(), "${key.trim()}\n${server}\n".getBytes('UTF-8'))
     }
 
     static String usable(String key) {

@@ -52,7 +52,9 @@ class ServerCalls {
     final Work work
     final HttpClient client
 
-    ServerCalls(Work work) { this(work, HepamapSettings.server(), ApiKey.read(), HepamapSettings.text('ca_file')) }
+    ServerCalls(Work work) { this(work, HepamapSettings.server()) }
+
+    private ServerCalls(Work work, String server) { this(work, server, ApiKey.read(server), HepamapSettings.text('ca_file')) }
 
     ServerCalls(Work work, String server, String key, String caFile) {
         this.work = work
@@ -129,6 +131,20 @@ class ServerCalls {
     }
 
     byte[] bytes(String path) { ask('GET', path, null, CONTOURS_S).body() }
+
+    /** As `bytes`, but what was computed for long is not given up for a moment's silence. */
+    byte[] bytesAtLast(String path) {
+        long since = System.currentTimeMillis()
+        while (true) {
+            try {
+                return bytes(path)
+            } catch (NoAnswer gone) {
+                if (System.currentTimeMillis() - since > Analysis.LOST_CONTACT_MS) throw gone
+                work.tell('Waiting for the server, which does not answer just now')
+                work.rest(Math.max(Analysis.POLL_MS, gone.waitMs))
+            }
+        }
+    }
 
     static Object parsed(byte[] body) {
         try {

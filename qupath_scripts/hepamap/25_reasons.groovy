@@ -20,14 +20,20 @@ class Reasons {
         def problem = ServerCalls.parsed(response.body())
         if (problem instanceof Map && problem.code && problem.detail) {
             String said = "${problem.detail} ${problem.cure ?: ''}".trim()
-            if (status == 503) throw new NoAnswer("The server cannot work just now: ${said}")
+            if (status in [429, 503]) throw new NoAnswer("The server cannot work just now: ${said}", waitMs(response))
             throw new Refused(problemText(problem.code, said, calls.server), status, problem.code)
         }
-        if (status in [502, 503, 504]) {
+        if (status in [429, 502, 503, 504]) {
             throw new NoAnswer("Something in front of the server at ${calls.server} answers, but hepamap does not (HTTP ${status}). " +
-                'Try again; if it goes on, tell whoever runs the server.')
+                'Try again; if it goes on, tell whoever runs the server.', waitMs(response))
         }
         throw new Trouble(refusalText(calls.server, status, response.headers().firstValue('Location').orElse('it does not say which')))
+    }
+
+    /** What Retry-After asks for, up to a minute; a date in it is not understood, and nothing is not asked for. */
+    static long waitMs(HttpResponse response) {
+        String given = response.headers().firstValue('Retry-After').orElse('')
+        given ==~ /\d{1,6}/ ? 1000L * Math.min(60, given as int) : 0L
     }
 
     static String refusalText(String server, int status, String location) {

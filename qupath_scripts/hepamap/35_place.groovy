@@ -51,9 +51,22 @@ class Place {
         def again = openedAgain()
         if (again != null) return change.call(again)
         def stored = entry.readImageData()
-        def result = change.call(stored)
-        entry.saveImageData(stored)
-        result
+        try {
+            def result = change.call(stored)
+            entry.saveImageData(stored)
+            return result
+        } finally {
+            close(stored)
+        }
+    }
+
+    /** Let go of the file of an image that nobody looks at. */
+    static void close(imageData) {
+        try {
+            imageData.getServer().close()
+        } catch (Exception ignored) {
+            // it is read no more
+        }
     }
 
     String title() { OpenImage.title(imageData) }

@@ -35,6 +35,7 @@ class Analysis {
     Map follow(String prefix, Closure check) {
         long lastSeen = System.currentTimeMillis()
         while (true) {
+            long pause = POLL_MS
             check.call()
             try {
                 if (last == null || !isDone()) note(calls.finish(calls.begin('GET', "${PATH}/${id}", null, ServerCalls.ANSWER_S)))
@@ -47,8 +48,9 @@ class Analysis {
                         "${id} may still go on there. Check the network and the server, then run this again.")
                 }
                 calls.work.tell('Waiting for the server, which does not answer just now')
+                pause = Math.max(POLL_MS, gone.waitMs)
             }
-            calls.work.rest(POLL_MS)
+            calls.work.rest(pause)
         }
     }
 

@@ -123,7 +123,7 @@ class SlideUpload {
                     throw new Trouble("The upload broke off (${cut.message}) What has arrived is kept for a day: run this again to go on.")
                 }
                 calls.work.tell('The upload was cut; going on in a moment', share)
-                calls.work.rest(PAUSE_MS)
+                calls.work.rest(Math.max(PAUSE_MS, cut.waitMs))
                 try {
                     Long kept = offsetOf(location)
                     if (kept == null) throw new Trouble('The server has forgotten the upload. Run this again to send it anew.')

@@ -8,6 +8,8 @@ import qupath.lib.plugins.workflow.DefaultScriptableWorkflowStep
 class Detection {
     static final String ANALYSIS = 'hepamap.analysis'
     static final String QUESTION = 'hepamap.question'
+    static final String MODEL = 'hepamap.analysis_model'
+    static final List ASKED = ['model', 'stride', 'mode', 'threshold', 'min_area_um2']
     static final double SMALL_REGION_MM2 = 10.0d
 
     final Place place
@@ -33,7 +35,7 @@ class Detection {
     static Map question(imageData, String where = 'auto') {
         OpenImage.localPath(imageData)  // what cannot be placed is refused before anything is asked
         Map question = [client_view: OpenImage.clientView(imageData.getServer())]
-        for (name in ['model', 'stride', 'mode', 'threshold', 'min_area_um2']) {
+        for (name in ASKED) {
             def given = HepamapSettings.get(name)
             if (given != null && given != '') question[name] = given
         }
@@ -72,8 +74,7 @@ class Detection {
         }
         Map request = question + [slide: SlideOnServer.find(place.imageData, calls, mayUpload)]
         work.tell(question.region == null ? 'Sending the whole slide' : 'Sending the selected region')
-        coarse = coarseQuestion(request, model?.manifest, key)
-        coarse?.post()
+        coarse = begun(coarseQuestion(request, model?.manifest, key))
         fine = new Analysis(calls, request)
         fine.post()
         if (coarse != null && fine.isDone()) coarse.stop()  // known already: nobody needs a preview
@@ -82,9 +83,9 @@ class Detection {
         work.tell('Drawing')
         // Without one, the server takes what a person has chosen for this analysis, else the model's.
         String at = question.threshold == null ? '' : "?threshold=${question.threshold}"
-        byte[] body = calls.bytes("${Analysis.PATH}/${fine.id}/contours${at}")
+        byte[] body = calls.bytesAtLast("${Analysis.PATH}/${fine.id}/contours${at}")
         work.goOn()  // the last moment to cancel
-        show(question, new Contours(body, calls.server), key)
+        show(question, new Contours(body, calls.server), key, model?.name?.toString())
     }
 
     private void requirePlace() { if (place.isGone()) throw new ImageGone() }
@@ -96,6 +97,16 @@ class Detection {
         Integer asked = request.stride ?: manifest?.default_stride
         if (largest == null || asked == null || largest <= asked) return null
         new Analysis(calls, request + [mode: 'patch', stride: largest, priority: 50])
+    }
+
+    /** A preview is worth no failure: where it cannot be asked for, there is none, and the fine question says what is wrong. */
+    private static Analysis begun(Analysis coarse) {
+        try {
+            coarse?.post()
+            return coarse
+        } catch (Trouble noPreview) {
+            return null
+        }
     }
 
     static Map modelOf(ServerCalls calls, String name) {
@@ -118,12 +129,16 @@ class Detection {
     }
 
     private void showPreview() {
-        Map analysis
         try {
-            analysis = coarse.follow('Quick preview · ') { requirePlace() }
-        } catch (Refused noPreview) {
+            drawPreview(coarse.follow('Quick preview · ') { requirePlace() })
+        } catch (ImageGone gone) {
+            throw gone
+        } catch (Trouble | IOException noPreview) {
             return  // the fine question will be told the same, or is answered all the same
         }
+    }
+
+    private void drawPreview(Map analysis) {
         if (analysis.outcome == 'not_evaluable') return
         def contours = new Contours(calls.bytes("${Analysis.PATH}/${coarse.id}/contours"), calls.server, true)
         work.goOn()
@@ -154,13 +169,13 @@ class Detection {
         List asked = [coarse, fine].findAll { it != null }
         boolean told = asked.collect { it.stop() }.every()
         withdrawn('')
-        if (asked.every { it.id == null }) return [title: 'cancelled', text: 'You cancelled. Nothing was drawn.']
-        if (told) return [title: 'cancelled', text: 'You cancelled; the server was told to stop. Nothing was drawn.']
+        if (asked.every { it.id == null }) return [cancelled: true, title: 'cancelled', text: 'You cancelled. Nothing was drawn.']
+        if (told) return [cancelled: true, title: 'cancelled', text: 'You cancelled; the server was told to stop. Nothing was drawn.']
         failure("You cancelled, but the server at ${calls.server} could not be told, so the analysis ${asked.last().id} may go on there. " +
             'Nothing was drawn.')
     }
 
-    private Map show(Map question, Contours contours, String key) {
+    private Map show(Map question, Contours contours, String key, String version) {
         Map analysis = fine.last
         if (analysis.outcome == 'not_evaluable') {
             String why = analysis.warnings.collect { it.message }.join(' ')
@@ -171,22 +186,25 @@ class Detection {
             Map drawn = contours.drawOn(image)
             image.setProperty(ANALYSIS, fine.id)
             image.setProperty(QUESTION, key)
+            image.setProperty(MODEL, contours.model)
             image.removeProperty('hepamap.threshold')
             image.removeProperty('hepamap.verdict')
-            note(image, question, contours.model)
+            note(image, question, contours.model, version)
             drawn
         }
-        int replaced = (before ?: change.replaced).size()
+        int replaced = (before != null ? before : change.replaced).size()  // none before the preview is not the preview itself
         def facts = contours.collection.properties
         [title: analysis.warnings ? 'done, with warnings' : 'done', regions: change.drawn.size(), model: contours.model,
          tumour_mm2: facts?.tumour_area_mm2, tissue_mm2: facts?.tissue_area_mm2, warnings: analysis.warnings.collect { it.message }.join(' '),
          analysis: fine.id, text: summaryText(question, analysis, contours, change.drawn.size(), replaced)]
     }
 
-    private void note(image, Map question, String model) {
+    /** The step says all that was asked, also what was left to the server: settings may be others when it is repeated. */
+    private void note(image, Map question, String model, String version) {
         Map noted = [model: model, analysis: fine.id, region: question.region == null ? 'whole slide' : 'selected annotations']
-        Map asked = question.findAll { it.key in ['model', 'stride', 'mode', 'threshold', 'min_area_um2'] }
-        asked.each { if (it.key != 'model') noted[it.key] = it.value.toString() }
+        Map asked = [where: question.region == null ? 'slide' : 'selection'] + ASKED.collectEntries { [(it): question[it]] }
+        asked.each { if (!(it.key in ['model', 'where']) && it.value != null) noted[it.key] = it.value.toString() }
+        asked.model = version ?: model
         Steps.add(image, 'Detect tumor (hepamap)', noted, "hepamap drew its contours here (${model})", 'detect', asked)
     }
 

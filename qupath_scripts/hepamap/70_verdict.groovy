@@ -16,6 +16,12 @@ class Verdicts {
             throw new Trouble('There are editable copies of these contours already (class Tumor). Correct those, or delete them first.')
         }
         List ours = hierarchy.getAnnotationObjects().findAll { OpenImage.isOurs(it) }
+        if (ours.any { it.getMetadata().containsKey(Contours.PREVIEW_KEY) }) {
+            throw new Trouble('What is on the image is a preview. Wait for the result, or cancel it, then edit.')
+        }
+        // Those of other models are not what the verdict is about. An image of an earlier client does not say whose its analysis is.
+        def model = imageData.getProperty(Detection.MODEL)
+        if (model != null) ours = ours.findAll { OpenImage.isOf(it, model) }
         List copies = ours.collect { contour ->
             def copy = PathObjects.createAnnotationObject(contour.getROI(), PathClass.fromString(OWN_CLASS))
             copy.setName("${OWN_CLASS} (${HepamapSettings.user()})".toString())

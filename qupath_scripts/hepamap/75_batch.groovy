@@ -1,8 +1,13 @@
 /*
- * Batch: no windows; progress and summary are printed, a slide that fails does not end the batch, and at its end there is a table.
+ * Batch: no windows; progress and summary are printed, a slide that fails does not end the batch, and at its end there is a table. What
+ * fails is thrown for one image alone: QuPath saves an image after its script, and does not where the script ended with an error.
  */
+import qupath.lib.gui.scripting.QPEx
+
 class Batch {
     static final String ROWS = 'hepamap.batch.rows'
+    static final String UNSAVED = 'This image is in no project, so QuPath will keep nothing of this. Put it into one and run the script with ' +
+        '--project and --save; or let “hepamap detect” write the contours into a file.'
 
     final boolean many
     final boolean last
@@ -18,7 +23,7 @@ class Batch {
     void detect(imageData) {
         Map outcome
         try {
-            Map question = Detection.question(imageData)
+            Map question = Detection.question(imageData, HepamapSettings.where())
             def detection = new Detection(imageData, printing(new Work()), true)
             detection.skipDone = many
             outcome = detection.outcome(question)
@@ -27,6 +32,7 @@ class Batch {
         }
         if (!many) {
             print(outcome)
+            if (QPEx.getProject() == null) Hepamap.say("hepamap: ${UNSAVED}")
             return
         }
         // Each image of a batch compiles the script anew, so that no field of it lasts; the properties of the program do.
@@ -38,7 +44,7 @@ class Batch {
         System.getProperties().remove(ROWS)
         Hepamap.say(Summary.text(rows))
         int failed = rows.count { it.state == 'failed' }
-        if (failed) throw new Trouble("hepamap: ${failed} of ${rows.size()} images failed; the table above says why.")
+        if (failed) Hepamap.say("hepamap: ${failed} of ${rows.size()} images failed; the table above says why.")
     }
 
     static void print(Map outcome) {
@@ -61,7 +67,8 @@ class Batch {
 /** What came of each image. */
 class Summary {
     static Map row(String image, Map outcome) {
-        String state = outcome.failed ? 'failed' : outcome.skipped ? 'done before' : outcome.alarming ? 'NOT EVALUABLE' : 'done'
+        String state = outcome.failed ? 'failed' : outcome.cancelled ? 'cancelled' : outcome.skipped ? 'done before' :
+            outcome.alarming ? 'NOT EVALUABLE' : 'done'
         [image: image, state: state, regions: outcome.regions, tumour_mm2: outcome.tumour_mm2, tissue_mm2: outcome.tissue_mm2,
          note: (outcome.failed ? outcome.text : outcome.warnings ?: '').toString().replaceAll(/\s+/, ' ').trim()]
     }

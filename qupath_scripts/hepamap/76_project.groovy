@@ -44,14 +44,14 @@ class ProjectRun {
     }
 
     private Map one(entry, Work inner) {
+        def imageData = null, open = null
         try {
-            def open = Place.viewers().collect { it.getImageData() }.find { it != null && project.getEntry(it) == entry }
-            def imageData = open ?: entry.readImageData()
+            open = Place.viewers().collect { it.getImageData() }.find { it != null && project.getEntry(it) == entry }
+            imageData = open ?: entry.readImageData()
             def detection = new Detection(imageData, inner, true)
             detection.skipDone = true
             Map outcome = detection.outcome(Detection.question(imageData, 'slide'))
             if (open == null && outcome.analysis != null && detection.place.openedAgain() == null) entry.saveImageData(imageData)
-            if (open == null) close(imageData)
             return outcome
         } catch (Trouble trouble) {
             return Detection.failure(trouble.message)
@@ -59,14 +59,7 @@ class ProjectRun {
             return Detection.failure("QuPath could not open or save this image (${unreadable.message ?: unreadable}).")
         } finally {
             inner.ended = true
-        }
-    }
-
-    private static void close(imageData) {
-        try {
-            imageData.getServer().close()
-        } catch (Exception ignored) {
-            // it is read no more
+            if (open == null && imageData != null) Place.close(imageData)
         }
     }
 

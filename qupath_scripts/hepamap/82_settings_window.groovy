@@ -15,7 +15,7 @@ class SettingsWindow {
     final GridPane grid = new GridPane()
     private int row = 0
     private Stage stage
-    private def problem = Windows.label('')
+    private final def problem = Windows.label('')
 
     static void open() { new SettingsWindow().show() }
 
@@ -31,7 +31,7 @@ class SettingsWindow {
         grid.setVgap(6)
         text('server', 'Server', now.server, HepamapSettings.builtInServer ?: HepamapSettings.DEFAULT_URL)
         def key = new PasswordField()
-        key.setPromptText(ApiKey.read() ? 'a key is stored; leave empty to keep it' : 'none')
+        key.setPromptText(keyPrompt())
         add('key', 'Key', key)
         text('user', 'Your name', now.user, System.getProperty('user.name'))
         text('model', 'Model', now.model, "the server's default")
@@ -54,6 +54,16 @@ class SettingsWindow {
             Windows.button('Close') { stage.close() })
         stage = Windows.stage('settings', Windows.column(grid, Windows.label("Kept in ${HepamapSettings.folder()}", true), problem, buttons))
         stage.show()
+    }
+
+    /** What is wrong with the stored key is said in the window, where it can be mended. */
+    private String keyPrompt() {
+        try {
+            return ApiKey.read(HepamapSettings.server()) ? 'a key is stored; leave empty to keep it' : 'none'
+        } catch (Trouble wrong) {
+            problem.setText(wrong.message)
+            return 'a key is stored that cannot be used'
+        }
     }
 
     private void add(String name, String label, control) {
@@ -83,12 +93,15 @@ class SettingsWindow {
             Map settings = read()
             if (settings.ca_file) ServerCalls.trusting(settings.ca_file)
             HepamapSettings.store(settings)
-            if (fields.key.getText()?.trim()) ApiKey.write(fields.key.getText())
-            HepamapSettings.server()
+            String server = HepamapSettings.server()
+            if (fields.key.getText()?.trim()) ApiKey.write(fields.key.getText(), server)
+            else ApiKey.read(server)  // whether it is for this server
             stage.close()
             Windows.tellShortly('Settings saved.')
         } catch (Trouble trouble) {
             problem.setText(trouble.message)
+        } catch (IOException failed) {
+            problem.setText(unwritable(failed))
         }
     }
 
@@ -128,9 +141,20 @@ class SettingsWindow {
 
     static String foldersText(Map folders) { (folders ?: [:]).collect { "${it.key} = ${it.value}" }.join('\n') }
 
+    private static String unwritable(IOException failed) {
+        "Not all could be changed in ${HepamapSettings.folder()} (${failed.getClass().getSimpleName()}: ${failed.message}). Check that the " +
+            'folder is yours and can be written, then try again.'
+    }
+
     private void deleteKey() {
-        ApiKey.write('')
-        fields.key.setPromptText('none')
-        problem.setText('The key is deleted.')
+        try {
+            ApiKey.write('', '')
+            fields.key.setPromptText('none')
+            problem.setText('The key is deleted.')
+        } catch (Trouble trouble) {
+            problem.setText(trouble.message)
+        } catch (IOException failed) {
+            problem.setText(unwritable(failed))
+        }
     }
 }

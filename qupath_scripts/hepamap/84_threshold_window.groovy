@@ -21,6 +21,9 @@ class ThresholdWindow {
     final def state = Windows.label(' ')
     private Stage stage
     private boolean kept = false
+    /** The server is being told; what comes of it decides what stays, also where the window goes meanwhile. */
+    private boolean keeping = false
+    private boolean left = false
     private boolean closed = false
 
     ThresholdWindow(ThresholdSession session) { this.session = session }
@@ -139,11 +142,18 @@ class ThresholdWindow {
     }
 
     private void keep() {
+        if (keeping || closed) return
+        keeping = true
         state.setText('Telling the server')
         session.keep { String wrong ->
             Platform.runLater {
+                keeping = false
                 if (wrong != null) {
                     state.setText(wrong)
+                    if (left) {
+                        leave()
+                        Windows.show(Detection.failure(wrong))
+                    }
                     return
                 }
                 kept = true
@@ -155,6 +165,10 @@ class ThresholdWindow {
 
     private void leave() {
         if (closed) return
+        if (keeping) {
+            left = true
+            return
+        }
         closed = true
         if (!kept) session.back()
         session.overlay.onRemoved = { }

@@ -41,7 +41,7 @@ class Hepamap {
         switch (name) {
             case 'detect':
                 if (isBatch(imageData)) new Batch(binding).detect(imageData)
-                else detect(imageData, 'auto')
+                else detect(imageData, HepamapSettings.where())
                 break
             case 'test':
                 if (isBatch(imageData)) Batch.print(ConnectionTest.outcome(new Work(), imageData))

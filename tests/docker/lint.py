@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -29,7 +30,8 @@ def lint(folder: Path) -> str:
     site = folder / "lint-site"
     shutil.rmtree(site, ignore_errors=True)
     shutil.copytree(docker, site / "docker", ignore=shutil.ignore_patterns(".env", "secrets", "hepamap.env"))
-    (site / "pyproject.toml").touch()
+    shutil.copy(REPOSITORY / "pyproject.toml", site)
+    shutil.copytree(REPOSITORY / "models", site / "models", copy_function=os.link)
     _check(site / "docker", "./init.sh", "--slides", "/", "--gpu")
     _check(site / "docker", "docker-compose", "config", "-q")
     files = [part for name in _COMPOSE for part in ("-f", name)]

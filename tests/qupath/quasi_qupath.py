@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from hepamap.qupath_client.assembly import assemble
 from hepamap.qupath_client.sources import read_sources, sources_folder
+from tests.required import missing
 
 STAND_IN = Path(__file__).parent / "stand_in"
 _JAVAFX = Path("/usr/share/openjfx/lib")
@@ -68,13 +69,12 @@ def javafx_jars() -> list[Path]:
     return jars if all(jar.exists() for jar in jars) else []
 
 
-def why_not() -> str | None:
-    """Why the script cannot be run here."""
+def require_java() -> None:
+    """End the test where the script cannot be run."""
     if shutil.which("java") is None or not groovy_jars():
-        return "java or groovy is not installed (apt-get install groovy)"
+        missing("groovy", "java or groovy is not installed (apt-get install groovy)")
     if not javafx_jars() or shutil.which("Xvfb") is None:
-        return "JavaFX or a display is not installed (apt-get install openjfx xvfb)"
-    return None
+        missing("javafx", "JavaFX or a display is not installed (apt-get install openjfx xvfb)")
 
 
 def with_constants(script: str, constants: Mapping[str, str]) -> str:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from tests.ports import free_port
 from tests.qupath.conftest import Person, the_dialog
 from tests.qupath.fake_server import Answer
 from tests.qupath.live import Server, listening
-from tests.qupath.test_messages import guide_patterns
+from tests.qupath.test_messages import guide_patterns, require_in_guide
 
 
 @pytest.fixture
@@ -167,7 +168,70 @@ def test_the_settings_window_keeps_what_is_typed(person: Person) -> None:
     kept = json.loads((person.home / "settings.json").read_text(encoding="utf-8"))
     assert kept == {"server": "lab:8000", "stride": 64, "folders": {"S:/slides": "/slides"}, "preview": False}
     key = person.home / "key"
-    assert (key.read_text(encoding="utf-8"), stat.S_IMODE(key.stat().st_mode)) == ("hm_typed", 0o600)
+    assert (key.read_text(encoding="utf-8"), stat.S_IMODE(key.stat().st_mode)) == ("hm_typed\nhttp://lab:8000\n", 0o600)
+
+
+def test_a_key_of_another_server_stays_here(person: Person, guide: str) -> None:
+    put_key(person, "hm_secret\nhttp://elsewhere:8000")
+    assert f"✗ The stored key is for http://elsewhere:8000, so it was not sent to {person.server.url}." in report(person, guide)
+    assert person.server.asked == []
+    put_key(person, f"hm_secret\n{person.server.url}")
+    report(person, guide, good=True)
+    # Another address in the settings window, and no key typed.
+    steps = [{"item": "Settings…"}, {"set": {"settings-server": "lab:8000"}}, {"press": "Save"}, {"note": {}}]
+    (note,) = person.runs_it(steps=steps)["notes"]
+    assert any(label.startswith(f"The stored key is for {person.server.url}, so it") for label in note["labels"]), note["labels"]
+
+
+def unprintable(person: Person) -> None:
+    put_key(person, "hm_ü")
+
+
+def of_somebody_else(person: Person) -> None:
+    person.home.mkdir(exist_ok=True)
+    (person.home / "key").symlink_to("/proc/1/status")  # whose rights nobody can change
+
+
+def no_file(person: Person) -> None:
+    (person.home / "key" / "x").mkdir(parents=True)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        (unprintable, "The key has characters"),
+        (of_somebody_else, "The file with the key, "),
+        (no_file, "The file with the key, "),
+    ],
+)
+def test_settings_open_with_a_key_that_cannot_be_used(
+    person: Person, guide: str, trouble: Callable[[Person], None], said: str
+) -> None:
+    trouble(person)
+    typed: list[dict[str, Any]] = [
+        {"set": {"settings-key": "hm_good", "settings-server": "lab"}},
+        {"press": "Save"},
+        {"note": {}},
+    ]
+    outcome = person.runs_it(steps=[{"item": "Settings…"}, {"note": {}}, *typed])
+    assert outcome["errors"] == []
+    opened, saved = outcome["notes"]
+    (text,) = [label for label in opened["labels"] if label.startswith(said)]
+    require_in_guide(text, guide)
+    if trouble is unprintable:
+        assert (person.home / "key").read_text(encoding="utf-8") == "hm_good\nhttp://lab\n"
+    else:  # what is there is not ours to change: said too, and the window stays
+        assert "hepamap: settings" in saved["windows"]
+
+
+@pytest.mark.parametrize("pressed", ["Save", "Delete the key"])
+def test_what_cannot_be_written_is_said(person: Person, guide: str, pressed: str) -> None:
+    no_file(person)
+    steps: list[dict[str, Any]] = [{"set": {"settings-key": "hm_good"}}, {"press": pressed}, {"note": {}}]
+    outcome = person.runs_it(steps=[{"item": "Settings…"}, *steps])
+    assert outcome["errors"] == []
+    (text,) = [label for label in outcome["notes"][0]["labels"] if label.startswith("Not all could be changed in ")]
+    require_in_guide(text, guide)
 
 
 @pytest.mark.parametrize(

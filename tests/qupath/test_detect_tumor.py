@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from tests.qupath.conftest import SLIDE_PATH, Person, the_dialog
-from tests.qupath.fake_server import ANALYSIS_ID, NOTICE, analysis, collection, feature
+from tests.qupath.fake_server import ANALYSIS_ID, MODEL, NOTICE, Answer, analysis, collection, feature
 
 SQUARE = [[[1000.0, 2000.0], [3000.25, 2000.0], [3000.25, 4000.5], [1000.0, 4000.5], [1000.0, 2000.0]]]
 HOLE = [[1500.0, 2500.0], [1500.0, 2600.0], [1600.0, 2600.0], [1600.0, 2500.0], [1500.0, 2500.0]]
@@ -75,6 +78,13 @@ def test_folders_with_another_name_on_the_server(person: Person) -> None:
     person.settings["folders"] = {"/slide": "/wrong", "/SLIDES/": "/data/"}
     person.runs_it()
     assert person.server.posted["slide"]["path"] == "/data/Leber ä 1.svs"
+
+
+def test_of_folders_in_one_another_the_inner_one_counts(person: Person) -> None:
+    person.settings["folders"] = {"/slides": "/wide", "/slides/new/": "/narrow", "/slides/ne": "/no"}
+    person.image = {**(person.image or {}), "uris": ["file:///slides/new/a.svs"]}
+    person.runs_it()
+    assert person.server.posted["slide"]["path"] == "/narrow/a.svs"
 
 
 @pytest.mark.parametrize("no_crop", [False, True])
@@ -154,6 +164,7 @@ def test_another_slide_is_opened_meanwhile(person: Person) -> None:
     outcome = person.runs_it(**case)
     (stored,) = outcome["project"]
     assert len(stored["objects"]) == stored["saves"] == 1
+    assert stored["closes"] == 1  # read anew to draw on it, and let go again
     assert outcome["other"]["objects"] == []
     assert "The contours belong to Leber ä 1.svs, in the project." in the_dialog(outcome)["text"]
 
@@ -219,7 +230,36 @@ def test_a_run_is_noted_in_the_workflow(person: Person) -> None:
     (step,) = person.runs_it()["image"]["workflow"]
     assert step["parameters"] == {"model": "hcc-10x", "analysis": ANALYSIS_ID, "region": "whole slide", "threshold": "0.7"}
     assert step["script"].startswith("//")
-    assert """['detect', '{"threshold":0.7}'] as String[]""" in step["script"]
+    assert repeated(step) == {
+        "where": "slide",
+        "model": "hcc-10x@1.0.0",
+        "stride": None,
+        "mode": None,
+        "threshold": 0.7,
+        "min_area_um2": None,
+    }
+
+
+def repeated(step: Mapping[str, Any]) -> Any:
+    """What a step of the workflow asks for when it is run."""
+    told = re.search(r"\['detect', '(.*)'\] as String", step["script"])
+    assert told is not None
+    return json.loads(told[1])
+
+
+@pytest.mark.parametrize("item", ["Detect tumor", "Detect in selection"])
+def test_a_step_of_the_workflow_asks_the_same_again(person: Person, item: str) -> None:
+    assert person.image is not None
+    person.server.answer("GET", "/api/v1/models/hcc-10x%401.0.0", Answer(200, MODEL))
+    person.settings |= {"threshold": 0.7}
+    person.image["objects"] = [{"polygons": [SQUARE], "selected": True}]
+    (step,) = person.runs_it(item=item)["image"]["workflow"]
+    # Later, with other settings.
+    person.settings |= {"threshold": 0.2, "stride": 64, "model": "hcc-5x", "min_area_um2": 1}
+    person.runs_it("headless", args=["detect", json.dumps(repeated(step))])
+    first, second = person.server.questions()
+    assert second == {**first, "model": "hcc-10x@1.0.0"}
+    assert ("region" in second) == (item == "Detect in selection")
 
 
 @pytest.mark.parametrize("mode", ["menu", "editor"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -131,6 +133,12 @@ CASES: dict[str, tuple[Trouble, str, str]] = {
     "no pixel size": (refused(422, "pixel_size_missing"), "The size of a pixel is not known: This is wrong.", "Pixel width"),
     "threshold": (refused(422, "threshold_invalid"), "The server refuses: This is wrong. Do that.", ""),
     "internal": (refused(500, "internal_error"), "The server failed: This is wrong. Do that.", ""),
+    "too often": (refused(429, "too_many_requests"), f"{TROUBLED}: This is wrong. Do that.", ""),
+    "too often for a gate": (
+        answer("POST", ANALYSES, Answer(429, "<html>")),
+        "Something in front of the server at",
+        "(HTTP 429)",
+    ),
     "no database": (refused(503, "job_store_error"), f"{TROUBLED}: This is wrong. Do that.", ""),
     "crashed": (answer("POST", ANALYSES, Answer(500, "oops")), "The server at", "failed (HTTP 500)"),
     "gateway": (answer("POST", ANALYSES, Answer(502, "<html>")), "Something in front of the server at", "(HTTP 502)"),
@@ -208,6 +216,33 @@ def test_a_short_silence_does_not_end_a_run(person: Person) -> None:
     outcome = person.runs_it()
     assert the_dialog(outcome)["title"] == "hepamap: done"
     assert "Waiting for the server, which does not answer just now" in outcome["messages"]
+
+
+def test_a_short_silence_does_not_lose_the_contours(person: Person) -> None:
+    away = problem(503, "job_store_error", "Just now.", "Wait.")
+    person.server.answer("GET", CONTOURS, Answer(502), away, Answer(200, cut=True), Answer(200, collection(feature(SQUARE))))
+    outcome = person.runs_it()
+    assert the_dialog(outcome)["title"] == "hepamap: done"
+    assert len(outcome["image"]["objects"]) == 1
+
+
+def test_a_long_silence_ends_it(person: Person, guide: str) -> None:
+    person.constants["LOST_CONTACT_MS"] = "200"
+    person.server.answer("GET", CONTOURS, Answer(502))
+    require_in_guide(person.sees(), guide)
+
+
+@pytest.mark.parametrize("path", [ANALYSIS, CONTOURS])
+def test_a_server_that_asks_for_patience_gets_it(person: Person, path: str) -> None:
+    often = problem(429, "too_many_requests", "Too often.", "Wait.")
+    patient = dataclasses.replace(often, headers={**often.headers, "Retry-After": "1"})
+    answers = {ANALYSIS: Answer(200, analysis()), CONTOURS: Answer(200, collection(feature(SQUARE)))}
+    person.server.answer("GET", path, patient, answers[path])
+    begun = time.monotonic()
+    outcome = person.runs_it()
+    assert time.monotonic() - begun >= 1.0
+    assert the_dialog(outcome)["title"] == "hepamap: done"
+    assert len([asked for asked in person.server.calls("GET") if asked.path == path]) == 2  # it was not asked in between
 
 
 @pytest.mark.parametrize(("at", "deletes"), [("Connecting", 0), ("Looking", 0), ("Sending", 1), ("Waiting for other", 1)])

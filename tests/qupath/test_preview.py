@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.qupath.conftest import Person, the_dialog
-from tests.qupath.fake_server import Answer, analysis, collection, feature
+from tests.qupath.fake_server import Answer, analysis, collection, feature, problem
 from tests.qupath.test_detect_tumor import SQUARE, drawn_by_us
 
 COARSE, FINE = "c0000000-0000-4000-8000-000000000000", "f0000000-0000-4000-8000-000000000000"
@@ -67,6 +68,40 @@ def test_a_failure_takes_the_preview_away(two_passes: Person) -> None:
     outcome = two_passes.runs_it()
     assert the_dialog(outcome)["title"] == "hepamap: not done"
     assert [one["name"] for one in outcome["image"]["objects"]] == ["earlier"]
+
+
+def without_answer(person: Person) -> None:
+    away = problem(503, "job_store_error", "Just now.", "Wait.")
+    person.server.answer("POST", PATH, away, Answer(202, analysis("queued", id=FINE)))
+
+
+def crashed(person: Person) -> None:
+    person.server.answer("GET", f"{PATH}/{COARSE}", Answer(500, "oops"))
+
+
+def without_contours(person: Person) -> None:
+    person.server.answer("GET", f"{PATH}/{COARSE}/contours", Answer(502))
+
+
+def unreadable(person: Person) -> None:
+    person.server.answer("GET", f"{PATH}/{COARSE}/contours", Answer(200, {"detail": "x"}))
+
+
+@pytest.mark.parametrize("trouble", [without_answer, crashed, without_contours, unreadable])
+def test_a_preview_that_fails_harms_nothing(two_passes: Person, trouble: Callable[[Person], None]) -> None:
+    trouble(two_passes)
+    outcome = two_passes.runs_it()
+    assert the_dialog(outcome)["title"] == "hepamap: done"
+    assert [one["name"] for one in outcome["image"]["objects"]] == ["Tumor (AI)", "Tumor (AI)"]
+    assert "1 earlier contour of this model replaced." in the_dialog(outcome)["text"]
+
+
+def test_a_preview_is_no_earlier_contour(two_passes: Person) -> None:
+    assert two_passes.image is not None
+    two_passes.image["objects"] = []
+    outcome = two_passes.runs_it()
+    assert any(message.startswith("Preview shown") for message in outcome["messages"])
+    assert "replaced" not in the_dialog(outcome)["text"]
 
 
 def test_none_where_the_answer_is_there(two_passes: Person) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.qupath.conftest import Person
+from tests.qupath.fake_server import analysis
 from tests.qupath.live import LEFT, SIDE, TOP, Server, bounds
 
 RUN: list[dict[str, Any]] = [{"item": "Run for project…"}, {"press": "Run"}, {"until": "For Research Use Only"}, {"note": {}}]
@@ -49,14 +50,38 @@ def test_all_images_of_a_project(person: Person, images: list[dict[str, Any]], r
 
 
 def test_a_batch_of_scripts(person: Person, images: list[dict[str, Any]]) -> None:
-    outcome = person.runs_it("headless", batch=images[:3])
-    assert "1 of 3 images failed; the table above says why." in outcome["thrown"]
-    done = outcome["notes"][0]
-    assert [len(image["objects"]) for image in done] == [1, 1, 0]
+    opened, closed, missing, _ = images
+    outcome = person.runs_it("headless", batch=[opened, missing, closed])
+    # QuPath saves each image after its script, unless the script threw: the last one too, in a batch with a failure.
+    assert outcome["thrown"] is None
+    assert [image and len(image["objects"]) for image in outcome["notes"]] == [1, 0, 1]
+    assert "1 of 3 images failed; the table above says why." in outcome["printed"]
     table = outcome["printed"].partition("image  ")[2]
     assert table.count(" done ") == 2
-    assert table.count("failed") == 1
+    assert table.count(" failed ") == 1
     assert outcome["dialogs"] == []
+
+
+def test_an_image_in_no_project_is_not_kept(person: Person, images: list[dict[str, Any]]) -> None:
+    unsaved = "This image is in no project, so QuPath will keep nothing of this."
+    person.image = images[0]
+    assert unsaved in person.runs_it("headless")["printed"]
+    person.image = None
+    assert unsaved not in person.runs_it("headless", batch=images[:2], project=images[:2])["printed"]
+
+
+def test_an_image_that_was_cancelled_is_not_done(person: Person) -> None:
+    person.server.states = [analysis("running")]
+    two = [{**(person.image or {}), "name": name} for name in ("first", "second")]
+    person.image = None
+    run: list[dict[str, Any]] = [{"item": "Run for project…"}, {"press": "Run"}]
+    ended: list[dict[str, Any]] = [{"until": "For Research Use Only"}, {"note": {}}]
+    outcome = person.runs_it(project=two, steps=[*run, *ended], do_on={"message": "Classifying", "action": "CANCEL"})
+    (note,) = outcome["notes"]
+    assert "hepamap: run for project, cancelled" in note["windows"]
+    (table,) = [text for text in note["texts"] if text.startswith("image")]
+    assert [line.split()[:2] for line in table.splitlines()[1:]] == [["first", "cancelled"]]
+    assert len(person.server.calls("DELETE")) == 1
 
 
 def test_no_project(person: Person) -> None:

@@ -63,6 +63,27 @@ def test_imports_are_explicit() -> None:
     assert not re.search(r"^import .*\*$", TEXT, re.MULTILINE)
 
 
+# Short names that QuPath imports before a script, in one version or another: a class or another import of such a name would not
+# compile there. Those that the stand-in has are imported in every test.
+# fmt: off
+IMPORTED_BY_QUPATH = {
+    "ImageData", "ImageServer", "PathObject", "PathObjectHierarchy", "PathClass", "ImageRegion", "RegionRequest", "ImagePlane",
+    "Padding", "PathObjects", "ROIs", "PathClassFactory", "Projects", "PathObjectTools", "RoiTools", "GsonTools",
+    "BufferedImageTools", "PathClassifierTools", "ColorTools", "GeneralTools", "DistanceTools", "ImageWriterTools",
+    "PathClassTools", "GeometryTools", "IJTools", "OpenCVTools", "TileExporter", "ServerTools", "PixelClassifierTools",
+    "ImageOps", "DelaunayTools", "CellTools", "PointIO", "ProjectIO", "BufferedImage", "QPEx", "QuPathGUI", "Dialogs",
+    "GuiTools", "Charts", "MenuTools", "PaneTools", "PathPrefs", "Platform",
+}
+# fmt: on
+
+
+def test_no_name_means_two_things_after_qupaths_own_imports() -> None:
+    assert not IMPORTED_BY_QUPATH & set(re.findall(r"(?m)^class (\w+)", CODE))
+    imported = dict(re.findall(r"(?m)^import ([\w.]+\.(\w+))$", TEXT))
+    same = {full for full, short in imported.items() if short in IMPORTED_BY_QUPATH}
+    assert all(re.match(r"qupath\.|java\.awt\.image\.BufferedImage$|javafx\.application\.Platform$", name) for name in same), same
+
+
 @pytest.mark.parametrize("source", read_sources(sources_folder()), ids=lambda source: source.name)
 def test_sources_are_small(source: Source) -> None:
     lines = source.text.splitlines()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 
 from hepamap.detection import Detector
+from hepamap.jobs.errors import JobStoreError
+from hepamap.verdicts.thresholds import ThresholdStore
 from tests.conftest import WriteSlide
 from tests.qupath.conftest import Person
 from tests.qupath.live import CELL, MPP, DarkerIsLikelier, Server, bounds, read_json
@@ -106,6 +109,38 @@ def test_back_to_the_first(person: Person, real_server: Server) -> None:
     assert outcome["shown"]["objects"] == outcome["notes"][0]["image"]["objects"]
     assert outcome["overlay"] is None
     assert asked(real_server, f"/analyses/{the_analysis(outcome)}")["chosen_threshold"] is None
+
+
+@pytest.mark.usefixtures("shaded")
+def test_closing_the_window_does_not_undo_what_is_being_kept(
+    person: Person, real_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose = ThresholdStore.choose
+
+    def slowly(self: ThresholdStore, *arguments: Any, **others: Any) -> Any:
+        time.sleep(1)
+        return choose(self, *arguments, **others)
+
+    monkeypatch.setattr(ThresholdStore, "choose", slowly)
+    steps: list[dict[str, Any]] = [{"set": {"threshold-slider": 0.8}}, {"until": r"\(\d+ ms\)"}, {"press": "Use this threshold"}]
+    outcome = person.runs_it(steps=[*OPENED, *steps, {"hide": True}, {"until": "quiet"}])
+    assert outcome["errors"] == []
+    assert [bounds(one) for one in outcome["shown"]["objects"]] == [INNER]
+    assert asked(real_server, f"/analyses/{the_analysis(outcome)}")["chosen_threshold"]["threshold"] == 0.8
+    assert outcome["shown"]["properties"]["hepamap.threshold"] == "0.8"
+
+
+@pytest.mark.usefixtures("shaded")
+def test_what_could_not_be_kept_is_undone_after_the_window_is_gone(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(self: ThresholdStore, *arguments: Any, **others: Any) -> Any:
+        time.sleep(1)
+        raise JobStoreError("It is away.", cure="Wait.")
+
+    monkeypatch.setattr(ThresholdStore, "choose", fails)
+    steps: list[dict[str, Any]] = [{"set": {"threshold-slider": 0.8}}, {"until": r"\(\d+ ms\)"}, {"press": "Use this threshold"}]
+    outcome = person.runs_it(steps=[*OPENED, *steps, {"hide": True}, {"until": "quiet"}, {"wait": "dialog"}])
+    assert [bounds(one) for one in outcome["shown"]["objects"]] == [OUTER]
+    assert "It is away. Wait." in outcome["dialogs"][-1]["text"]
 
 
 @pytest.mark.usefixtures("shaded")

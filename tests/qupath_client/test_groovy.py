@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from hepamap.api.app import create_app
-from hepamap.qupath_client.sources import sources_folder
 from hepamap.settings import Settings
+from tests.required import missing
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="Using `httpx` with")
@@ -23,15 +23,12 @@ JAVAFX = Path("/usr/share/openjfx/lib")
 STAND_IN = Path(__file__).resolve().parents[1] / "qupath" / "stand_in"
 
 
-def why_not() -> str | None:
+@pytest.fixture(autouse=True)
+def java() -> None:
     if shutil.which("java") is None or not GROOVY.exists():
-        return "java or groovy is not installed (apt-get install groovy)"
+        missing("groovy", "java or groovy is not installed (apt-get install groovy)")
     if not (JAVAFX / "javafx.controls.jar").exists():
-        return "JavaFX is not installed (apt-get install openjfx)"
-    return None if any(sources_folder().glob("*.groovy")) else "there are no sources of the client"
-
-
-pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+        missing("javafx", "JavaFX is not installed (apt-get install openjfx)")
 
 
 def compiled(script: str, folder: Path) -> tuple[int, str, set[str]]:

@@ -25,6 +25,12 @@ import qupath.lib.projects.ProjectImageEntry
 class Cases {
     static final Map<String, Class> COMPILED = [:]
     static final Stage STAGE = onFx { new Stage() }
+    /** What QuPath writes in front of a script that it runs, as far as the stand-in has it; on one line, so that lines keep their numbers. */
+    static final String DEFAULT_IMPORTS = (['qupath.lib.images.ImageData', 'qupath.lib.objects.PathObject', 'qupath.lib.objects.PathObjects',
+        'qupath.lib.objects.hierarchy.PathObjectHierarchy', 'qupath.lib.objects.classes.PathClass', 'qupath.lib.regions.ImageRegion',
+        'qupath.lib.common.GeneralTools', 'qupath.lib.gui.QuPathGUI', 'qupath.fx.dialogs.Dialogs', 'qupath.lib.gui.scripting.QPEx',
+        'java.awt.image.BufferedImage', 'javafx.application.Platform'].collect { "import ${it};" } +
+        'import static qupath.lib.gui.scripting.QPEx.*;').join(' ')
 
     static Object onFx(Closure work) {
         Object result = null
@@ -84,7 +90,7 @@ class Cases {
     static Script scriptOf(String text, Map variables, StringWriter printed) {
         if (!COMPILED.containsKey(text)) {
             def loader = new GroovyClassLoader(Cases.classLoader, new CompilerConfiguration())
-            COMPILED[text] = loader.parseClass(text, 'hepamap_client.groovy')
+            COMPILED[text] = loader.parseClass(DEFAULT_IMPORTS + text, 'hepamap_client.groovy')
         }
         InvokerHelper.createScript(COMPILED[text], new Binding(variables + [out: new PrintWriter(printed, true)]))
     }
@@ -151,9 +157,10 @@ class Played {
         doing(given.steps ?: [])
         Cases.onFx { Window.getWindows().findAll { it instanceof Stage && it.getOwner() != null }.each { it.hide() } }
         [image: Cases.described(image), other: Cases.described(other), shown: Cases.described(gui?.getImageData()),
-         project: project?.imageList?.collect { Cases.described(it.peek()) + [saves: it.saves] },
+         project: project?.imageList?.collect { Cases.described(it.peek()) + [saves: it.saves, closes: it.peek().getServer().closes] },
          dialogs: desk.dialogs, notices: desk.notices, questions: desk.questions, messages: desk.messages, shares: desk.shares,
          errors: desk.errors, windows_opened: desk.windowsOpened, windows_closed: desk.windowsClosed, printed: printed.toString(),
+         imported: desk.imported, exported: desk.exported, pressed_at_ms: desk.pressedAtMs,
          thrown: thrown, busy_on_return: busyOnReturn, notes: notes, overlay: gui == null ? null : Cases.describedOverlay(gui.getViewer(), null),
          items: gui?.items?.keySet() ?: [], threads: threadsThatStay()]
     }
@@ -167,15 +174,20 @@ class Played {
         threads()
     }
 
-    /** Each image of a batch in turn, in one thread, each with a script of its own. */
+    /**
+     * Each image of a batch in turn, each with a script of its own. As in QuPath, an image is saved after its script, and not where the
+     * script threw, which QuPath only logs; what is noted is what was saved.
+     */
     private void batch() {
         List images = given.batch == null ? [image] : given.batch.collect { Cases.imageOf(it) }
         images.eachWithIndex { ImageData one, int index ->
             def told = ['qupath.script.batchSize': images.size(), 'qupath.script.batchIndex': index, 'qupath.script.batchLast': index == images.size() - 1]
             if (given.args != null) told.args = given.args as String[]
+            thrown = null
             run(false, told, one)
+            if (given.batch != null) notes << (thrown == null ? Cases.described(one.copy()) : null)
+            if (given.batch != null && thrown != null) printed.append("ERROR ${thrown}\n")
         }
-        if (given.batch != null) notes << images.collect { Cases.described(it) }
     }
 
     private void run(boolean onFx, Map variables, ImageData batchImage = null) {

@@ -23,6 +23,11 @@ class Desk {
     final List<String> messages = [].asSynchronized()
     final List<Double> shares = [].asSynchronized()
     final List<String> errors = [].asSynchronized()
+    /** Polygons that were read from GeoJSON and written to it. */
+    final List imported = [].asSynchronized()
+    final List exported = [].asSynchronized()
+    /** When Cancel was pressed last, by the clock. */
+    volatile Long pressedAtMs = null
 
     /** See windows come and go, and what the one with the progress says. Called once. */
     static void watchWindows() {
@@ -53,6 +58,7 @@ class Desk {
         if (doOn.message == null || !(message =~ doOn.message)) return
         String action = doOn.action
         doOn = [:]
+        pressedAtMs = System.currentTimeMillis()
         if (action == 'CANCEL') press(window, 'Cancel')
         else if (action == 'X') Event.fireEvent(window, new WindowEvent(window, WindowEvent.WINDOW_CLOSE_REQUEST))
         else atTheViewer.call(action)

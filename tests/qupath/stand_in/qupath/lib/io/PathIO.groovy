@@ -1,6 +1,7 @@
 package qupath.lib.io
 
 import groovy.json.JsonSlurper
+import qupath.Desk
 import qupath.lib.objects.PathObject
 import qupath.lib.objects.Roi
 import qupath.lib.objects.classes.PathClass
@@ -12,6 +13,7 @@ class PathIO {
     static void exportObjectsAsGeoJSON(File file, Collection<PathObject> objects, GeoJsonExportOptions... options) {
         def features = objects.collect {
             def rings = it.roi.polygons
+            Desk.current.exported << rings
             [type: 'Feature', id: it.id.toString(), geometry: rings.size() == 1 ? [type: 'Polygon', coordinates: rings[0]] : [type: 'MultiPolygon',
              coordinates: rings], properties: [objectType: it.type, classification: [name: it.pathClass.toString(), color: [200, 0, 0]]]]
         }
@@ -35,6 +37,7 @@ class PathIO {
         check(!properties.containsKey('name') || properties.name != null, 'name is null')
         def object = new PathObject(roi: shape(feature.geometry), type: properties.objectType ?: 'annotation', name: properties.name,
             pathClass: PathClass.fromString(className(properties.classification)), locked: properties.isLocked ?: false)
+        Desk.current.imported << object.roi.polygons
         if (isUuid(feature.id)) object.id = UUID.fromString(feature.id)
         properties.measurements.each { name, value ->
             check(value == null || value instanceof Number, "measurement ${name} is no number")

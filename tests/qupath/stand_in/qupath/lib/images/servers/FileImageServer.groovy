@@ -17,7 +17,9 @@ class FileImageServer {
 
     int nTimepoints() { 1 }
 
-    void close() { }
+    int closes = 0
+
+    void close() { closes++ }
 
     Collection<URI> getURIs() { slide.uris.collect { new URI(it) } }
 
