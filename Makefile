@@ -14,6 +14,7 @@ MODEL ?= hcc-5x
 EXPERIMENT := build/experiment
 MODELS := --models-dir $(EXPERIMENT)/packs
 STUDIES := models/recipes/studies
+PANELS := tumour-17a
 
 .PHONY: help install demo test test-docker bundle chaos soak fuzz contract polling slider big-upload lint format serve lock \
 	evaluate packs experiment bench-peers lock-peers clean
@@ -104,7 +105,7 @@ $(EXPERIMENT)/slides/cohort.csv: | install
 
 $(EXPERIMENT)/patches-5x/manifest.json: $(EXPERIMENT)/slides/cohort.csv
 	$(BIN)/hepamap dataset build $(EXPERIMENT)/slides/resections.csv --out $(EXPERIMENT)/patches-5x --mpp 1.84 --patch 64 \
-		--train 4000 --val 500 --test 1000 --fields 600
+		--train 4000 --val 500 --test 1000 --fields 600 --masks
 
 $(EXPERIMENT)/patches-10x/manifest.json: $(EXPERIMENT)/slides/cohort.csv
 	$(BIN)/hepamap dataset build $(EXPERIMENT)/slides/resections.csv --out $(EXPERIMENT)/patches-10x --mpp 0.92 --patch 128 \
@@ -113,14 +114,18 @@ $(EXPERIMENT)/patches-10x/manifest.json: $(EXPERIMENT)/slides/cohort.csv
 $(EXPERIMENT)/packs/experiment-%/1.0.0/model.json: $(EXPERIMENT)/patches-%/manifest.json
 	$(BIN)/hepamap train models/recipes/experiment-$*.toml $(EXPERIMENT)/patches-$* --run $(EXPERIMENT)/run-$* $(MODELS) --resume
 
-# The 10X model begins with the weights of the 5X one.
+# They begin with the weights of the 5X model.
 $(EXPERIMENT)/packs/experiment-10x/1.0.0/model.json: | $(EXPERIMENT)/packs/experiment-5x/1.0.0/model.json
 
-$(EXPERIMENT)/%.md: $(EXPERIMENT)/packs/experiment-5x/1.0.0/model.json $(EXPERIMENT)/packs/experiment-10x/1.0.0/model.json
-	$(BIN)/hepamap evaluate $(EXPERIMENT)/slides/$*.csv --model experiment-5x --model experiment-10x --mode dense $(MODELS) > $@.part
-	mv $@.part $@
+$(foreach name,unet fcn,$(EXPERIMENT)/packs/experiment-$(name)-5x/1.0.0/model.json): \
+		$(EXPERIMENT)/packs/experiment-%-5x/1.0.0/model.json: $(EXPERIMENT)/packs/experiment-5x/1.0.0/model.json
+	$(BIN)/hepamap train models/recipes/experiment-$*-5x.toml $(EXPERIMENT)/patches-5x --run $(EXPERIMENT)/run-$*-5x $(MODELS) --resume
 
-experiment: $(EXPERIMENT)/resections.md $(EXPERIMENT)/biopsies.md  ## The paper's experiment, scaled down, on synthetic slides (about two hours): docs/experiment.md.
+$(EXPERIMENT)/evaluation-%/report.json: $(foreach name,5x 10x unet-5x fcn-5x,$(EXPERIMENT)/packs/experiment-$(name)/1.0.0/model.json)
+	$(BIN)/hepamap evaluate $(EXPERIMENT)/slides/$*.csv $(foreach name,5x 10x unet-5x fcn-5x,--model experiment-$(name)) --mode dense \
+		--without-overlap $(if $(filter resections,$*),--choose-on val) $(MODELS) --out $(EXPERIMENT)/evaluation-$*
+
+experiment: $(EXPERIMENT)/evaluation-resections/report.json $(EXPERIMENT)/evaluation-biopsies/report.json  ## The paper's experiment, scaled down, on synthetic slides (about two hours): docs/experiment.md.
 	$(BIN)/hepamap study factors $(STUDIES)/experiment-factors.toml $(EXPERIMENT)/patches-5x --out $(EXPERIMENT)/factors $(MODELS)
 	$(BIN)/hepamap study data-size $(STUDIES)/experiment-data-size.toml $(EXPERIMENT)/patches-5x --out $(EXPERIMENT)/data-size $(MODELS)
 	$(BIN)/hepamap study stride $(EXPERIMENT)/slides/biopsies.csv --model experiment-5x --mode patch --stride 16 --stride 32 --stride 48 \
@@ -129,9 +134,8 @@ experiment: $(EXPERIMENT)/resections.md $(EXPERIMENT)/biopsies.md  ## The paper'
 		--stride 128 --out $(EXPERIMENT)/stride $(MODELS)
 	$(BIN)/hepamap study stride $(EXPERIMENT)/slides/biopsies.csv --model experiment-5x --model experiment-10x --mode dense \
 		--out $(EXPERIMENT)/stride $(MODELS)
-	mkdir -p docs/images/experiment
-	cp $(EXPERIMENT)/resections.md $(EXPERIMENT)/biopsies.md $(foreach name,factors data-size stride,\
-		$(EXPERIMENT)/$(name)/$(name).md $(EXPERIMENT)/$(name)/$(name).png) docs/images/experiment
+	$(BIN)/hepamap study panels $(EXPERIMENT)/slides/$(PANELS).tif --annotations $(EXPERIMENT)/slides/$(PANELS).geojson --model-5x experiment-5x \
+		--model-10x experiment-10x --unet experiment-unet-5x --fcn experiment-fcn-5x --out $(EXPERIMENT)/panels.png $(MODELS)
 
 $(UV):
 	$(PYTHON) -m venv build/uv && build/uv/bin/pip install --quiet uv

@@ -290,6 +290,15 @@ def test_a_copy_cannot_choose_for_its_original(cohort: Path, detector: RedDetect
     assert detector.network.asked == 0
 
 
+def test_a_network_of_pixels_runs_in_its_one_mode(tmp_path: Path) -> None:
+    weightless_pack(tmp_path, "toy", modes=("patch", "dense"))
+    pixels = NetworkSpec(kind="segmentation", backbone="UNet", head="PIXELS")
+    weightless_pack(tmp_path, "pixels", network=pixels, modes=("segment",), default_mode="segment")
+    asked = spec(Path("cohort.csv"), models=("toy", "pixels"), modes=("dense",), without_overlap=True)
+    runs = [(run.pack.manifest.id, run.mode, run.stride_m) for run in plan_runs(asked, tmp_path)]
+    assert runs == [("toy", "dense", 16), ("toy", "dense", 64), ("pixels", "segment", 16)]
+
+
 def test_a_slide_that_is_too_coarse_is_refused_at_once(cohort: Path, tmp_path: Path) -> None:
     weightless_pack(tmp_path / "models", "fine", input=InputSpec(mpp=0.2, patch=64))
     detector = RedDetector(tmp_path / "models")

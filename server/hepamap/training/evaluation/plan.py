@@ -137,11 +137,12 @@ def read_slides(spec: EvaluationSpec, split: str, runs: Sequence[ModelRun]) -> l
 def _runs_of(pack: ModelPack, spec: EvaluationSpec) -> list[ModelRun]:
     manifest = pack.manifest
     strides = list(spec.strides_m) or [manifest.default_stride]
-    if spec.without_overlap:
+    modes = spec.modes or (manifest.default_mode,)
+    if manifest.network.kind == "segmentation":
+        modes = manifest.modes  # it has one only, and no patches that could lie side by side
+    elif spec.without_overlap:
         strides.append(manifest.input.patch)
-    runs = [
-        ModelRun(pack, *pair) for pair in product(dict.fromkeys(spec.modes or (manifest.default_mode,)), dict.fromkeys(strides))
-    ]
+    runs = [ModelRun(pack, *pair) for pair in product(dict.fromkeys(modes), dict.fromkeys(strides))]
     for run in runs:
         _check_run(run)
     return runs
