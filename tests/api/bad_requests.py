@@ -18,6 +18,7 @@ from tests.api import test_bad_input as slides
 from tests.api.conftest import post, services_of
 from tests.api.test_bad_input import BOW_TIE, SQUARE
 from tests.api.tus_client import TUS, UPLOADS, append, begin, metadata, send_whole
+from tests.shapes import tangled
 
 ANALYSES = "/api/v1/analyses"
 MB = 1024**2
@@ -95,12 +96,6 @@ def said(body: Any = None, *, early: bool = False, **headers: str) -> Case:
         return at.client.post(f"{links['self']}/verdicts", content=content, headers=named)
 
     return ask
-
-
-def tangled(points: int = 200) -> list[list[int]]:
-    """A ring that crosses itself thousands of times: each step goes about half around the slide."""
-    ring = [[(index * 7919) % 1200, (index * 6007) % 900] for index in range(points)]
-    return [*ring, ring[0]]
 
 
 def edited(geometry: Any) -> Case:

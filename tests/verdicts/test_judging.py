@@ -15,7 +15,7 @@ from shapely.geometry.base import BaseGeometry
 from hepamap.errors import RegionTooComplexError
 from hepamap.geometry import Point, Size
 from hepamap.verdicts.judging import drawn_area, intersection_over_union, plain
-from tests.api.bad_requests import tangled
+from tests.shapes import tangled
 from tests.verdicts.opinions import box
 
 SIDE = st.integers(0, 12)
