@@ -207,24 +207,7 @@ def detect(
         progress(Progress(0, 1, "loading the model"))
         predictor = detector.predictor(pack)
         loaded = time.perf_counter()
-        provenance = provenance_json(
-            slide,
-            pack,
-            mode=checked.parameters.mode,
-            stride_m=checked.parameters.stride_m,
-            device=predictor.device,
-            precision=predictor.policy,
-        )
-        analysis = analyse(
-            slide,
-            predictor,
-            checked.parameters,
-            provenance,
-            progress=progress,
-            cancelled=cancelled,
-            checkpoint=None if checkpoint is None else _OfPolicy(checkpoint, predictor),
-        )
-        analysis = _with_machine(analysis, predictor)
+        analysis = _analyse(slide, checked, predictor, progress, cancelled, checkpoint)
         machine = [Warning_(*warning) for warning in predictor.warnings]
         summary = _summary(analysis, replace(checked, warnings=[*checked.warnings, *machine]))
         view_l0 = _view(slide, checked.parameters.region_l0)
@@ -242,6 +225,22 @@ def detect(
         overwrite=overwrite,
     )
     return DetectionSummary(summary["outcome"], summary["warnings"], summary)
+
+
+def _analyse(
+    slide: Slide,
+    checked: CheckedRequest,
+    predictor: Predictor,
+    progress: Callable[[Progress], None],
+    cancelled: Callable[[], bool],
+    checkpoint: Checkpoint | None,
+) -> Analysis:
+    """The analysis, with what the network ran on at last in its provenance."""
+    parameters, machine = checked.parameters, {"device": predictor.device, "precision": predictor.policy}
+    provenance = provenance_json(slide, checked.pack, mode=parameters.mode, stride_m=parameters.stride_m, **machine)
+    kept = None if checkpoint is None else _OfPolicy(checkpoint, predictor)
+    analysis = analyse(slide, predictor, parameters, provenance, progress=progress, cancelled=cancelled, checkpoint=kept)
+    return _with_machine(analysis, predictor)
 
 
 @dataclass(frozen=True, slots=True)

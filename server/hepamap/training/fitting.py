@@ -66,8 +66,7 @@ def fit(
         best.go_on(before.best_epoch, before.best_val_loss)
         if not before.stopped:
             cut_log(run_dir / LOG_NAME, before.epochs)
-    decay = options.decay or 0.0
-    schedule = callbacks.schedule_callbacks(recipe.schedule, options.learning_rate, keeper, accuracy_of(recipe), decay)
+    schedule = _schedule(recipe, keeper)
     saver = SaveCheckpoint(run_dir / CHECKPOINT_NAME, work, schedule, keeper, best, before)
     if before is None or not before.stopped:
         log = keras.callbacks.CSVLogger(str(run_dir / LOG_NAME), append=before is not None)
@@ -88,6 +87,11 @@ def fit(
         )  # fmt: skip
     assert saver.progress is not None  # at least one epoch is asked for
     return best.weights, _history(saver.progress, options.epochs)
+
+
+def _schedule(recipe: Recipe, keeper: callbacks.TimeKeeper) -> list[keras.callbacks.Callback]:
+    options = recipe.training
+    return callbacks.schedule_callbacks(recipe.schedule, options.learning_rate, keeper, accuracy_of(recipe), options.decay or 0.0)
 
 
 def _fit_and_close(log: keras.callbacks.CSVLogger, model: keras.Model, batches: TrainingBatches, **options: Any) -> None:

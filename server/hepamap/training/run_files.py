@@ -44,17 +44,18 @@ class Progress:
     """By callback."""
 
 
-def read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    """All arrays of a file by name.
+def read_npz(path: Path, *names: str) -> dict[str, NDArray[Any]]:
+    """Arrays of a file by name; all where none is named.
 
     Raises:
         OSError, ValueError: it cannot be read, or is damaged.
+        KeyError: it has no array of a name.
     """
     try:
         # Opened here, because NumPy leaves a file open that turns out to be damaged.
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (BadZipFile, AttributeError, EOFError, zlib.error) as error:  # a single array has no `files`
+            return {name: file[name] for name in names or file.files}
+    except (BadZipFile, AttributeError, EOFError, IndexError, zlib.error) as error:  # a single array has no names
         raise ValueError(f"no archive of arrays: {error}") from error
 
 
@@ -71,9 +72,8 @@ def read_progress(path: Path, work: str) -> Progress | None:
     if not path.exists():
         return None
     try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            state = file[STATE_KEY]
-    except (OSError, ValueError, KeyError, BadZipFile, AttributeError, EOFError, zlib.error, IndexError) as error:
+        state = read_npz(path, STATE_KEY)[STATE_KEY]
+    except (OSError, ValueError, KeyError) as error:
         raise damaged_state(path, error) from error
     return progress_of(state, path, work)
 
