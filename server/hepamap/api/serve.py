@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import socket
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from types import FrameType
@@ -58,12 +60,24 @@ def serve(settings: Settings) -> None:
         raise SystemExit(3)  # as uvicorn's own start does
 
 
+def spare_the_loaded() -> None:
+    """Take all that is loaded by now out of the garbage collector's rounds: it stays for as long as the server, and walking
+    through it took a tenth of a second, in the middle of answers."""
+    gc.collect()
+    gc.freeze()
+
+
 class _Server(uvicorn.Server):
     """Lets go of clients that wait when it is told to stop: they would hold it up for all the time of grace."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
         self._app = app
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to serve."""
+        await super().startup(sockets)
+        spare_the_loaded()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop."""

@@ -19,6 +19,7 @@ import uvicorn
 from numpy.typing import NDArray
 
 from hepamap.api.app import create_app
+from hepamap.api.serve import spare_the_loaded
 from hepamap.api.services import Services
 from hepamap.geometry import Grid, Lattice, PixelSize, Point, Region, Size
 from hepamap.jobs.job import JobResult, Question
@@ -129,6 +130,7 @@ def _serving(folder: Path, probability_map: ProbabilityMap) -> Iterator[str]:
         while not server.started and time.monotonic() < deadline:
             time.sleep(0.02)
         identifier = _plant(app.state.services, probability_map)
+        spare_the_loaded()
         port = server.servers[0].sockets[0].getsockname()[1]
         yield f"http://127.0.0.1:{port}/api/v1/analyses/{identifier}/contours"
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -59,5 +60,7 @@ def bench_memory(
 def bench_threshold() -> None:
     """Contours at a new threshold on the stored map of a whole resection, over REST: median and longest time."""
     from hepamap.benchmark.thresholds import markdown, measure_thresholds
+    from hepamap.jobs.processes import configure_logging
 
+    configure_logging(logging.WARNING)
     typer.echo(markdown(measure_thresholds()), nl=False)

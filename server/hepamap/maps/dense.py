@@ -23,7 +23,8 @@ from hepamap.slide import Slide
 from hepamap.tiles import read_ahead
 from hepamap.tissue import background_counts, tissue_from_counts
 
-_CHUNK_ROWS_M = 512  # what is read at once: large enough that the slide's tiles are not decoded twice, small enough to wait for
+_CHUNK_ROWS_M = 512  # what is read at once: large enough that the slide's tiles are not decoded twice
+_FIRST_ROWS_M = 128  # of the first lane: the network waits for them
 _FINEST_STRIDE_M = 8
 
 
@@ -217,10 +218,12 @@ def _walk(
 
 
 def _chunks(walks: list[_Walk], patch_m: int) -> Iterator[_Chunk]:
+    most = _FIRST_ROWS_M
     for walk in walks:
-        rows_m = walk.fed_rows_m(patch_m)
-        for first in range(0, rows_m, _CHUNK_ROWS_M):
-            yield _Chunk(walk, first, min(_CHUNK_ROWS_M, rows_m - first))
+        first, rows_m = 0, walk.fed_rows_m(patch_m)
+        while first < rows_m:
+            yield _Chunk(walk, first, min(most, rows_m - first))
+            first, most = first + most, _CHUNK_ROWS_M
 
 
 def _values(walk: _Walk, answers: NDArray[np.float32], background: NDArray[np.uint8], patch_m: int) -> NDArray[np.float32]:

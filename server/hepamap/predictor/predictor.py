@@ -23,7 +23,7 @@ _STRIP_PIXELS = {"cpu": 420_000, "gpu": 4_600_000}
 _STRIP_ROWS_M = {"cpu": (64, 256), "gpu": (64, 1024)}
 _SEGMENTS = {"cpu": 4, "gpu": 1}
 """Into how many segments a strip's width is cut where the network is deep."""
-_LANE_POSITIONS = (29, 45, 61, 77, 93, 109, 125, 157, 189, 221, 253)
+_LANE_POSITIONS = tuple(range(29, 254, 16))
 """Widths of lanes, in patches 16 px apart; each that is used is a graph of its own. 253 of them are a field of 4 k pixels."""
 _TUMOUR_CLASS = 1
 _PROBABILITY_SLACK = {"float32": 1e-4, "mixed_float16": 2e-3, "mixed_bfloat16": 2e-3}  # softmax may pass 1 by a rounding
