@@ -54,7 +54,7 @@ class Thresholds {
 
 /** One person's moving of the threshold on one image; knows no windows. */
 class ThresholdSession {
-    static long REST_MS = 150
+    static long REST_MS = 100
 
     final Place place
     final ServerCalls calls

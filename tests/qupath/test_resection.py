@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from hepamap.api.serve import spare_the_loaded
 from hepamap.benchmark.thresholds import RESECTION, ragged_map
 from hepamap.geometry import Lattice, PixelSize, Region, Size
 from hepamap.pipeline import Analysis, regions_of
@@ -52,6 +53,8 @@ def test_contours_of_a_resection_follow_the_slider(
     person.runs_it(steps=detect)
     (folder,) = (path for path in (tmp_path / "data" / "results").iterdir() if path.is_dir())
     resection = becomes_a_resection(folder)
+    if MOVES:
+        spare_the_loaded()  # as a server of its own does at its start
     # Neighbours with other numbers of regions, so that what the window says tells which of them is drawn.
     thresholds: list[float] = []
     regions: list[int] = []

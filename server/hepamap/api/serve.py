@@ -61,8 +61,10 @@ def serve(settings: Settings) -> None:
 
 
 def spare_the_loaded() -> None:
-    """Take all that is loaded by now out of the garbage collector's rounds: it stays for as long as the server, and walking
-    through it took a tenth of a second, in the middle of answers."""
+    """Take all that is loaded by now out of the garbage collector's rounds.
+
+    It stays for as long as the server, and walking through it took a tenth of a second, in the middle of answers.
+    """
     gc.collect()
     gc.freeze()
 

@@ -156,13 +156,14 @@ class Played {
         }
         doing(given.steps ?: [])
         Cases.onFx { Window.getWindows().findAll { it instanceof Stage && it.getOwner() != null }.each { it.hide() } }
+        int stayed = threadsThatStay()  // a window that goes may put contours back
         [image: Cases.described(image), other: Cases.described(other), shown: Cases.described(gui?.getImageData()),
          project: project?.imageList?.collect { Cases.described(it.peek()) + [saves: it.saves, closes: it.peek().getServer().closes] },
          dialogs: desk.dialogs, notices: desk.notices, questions: desk.questions, messages: desk.messages, shares: desk.shares,
          errors: desk.errors, windows_opened: desk.windowsOpened, windows_closed: desk.windowsClosed, printed: printed.toString(),
          imported: desk.imported, exported: desk.exported, pressed_at_ms: desk.pressedAtMs,
          thrown: thrown, busy_on_return: busyOnReturn, notes: notes, overlay: gui == null ? null : Cases.describedOverlay(gui.getViewer(), null),
-         items: gui?.items?.keySet() ?: [], threads: threadsThatStay()]
+         items: gui?.items?.keySet() ?: [], threads: stayed]
     }
 
     static int threads() { Thread.getAllStackTraces().keySet().findAll { it.name == 'hepamap' && it.isAlive() }.size() }
