@@ -49,8 +49,8 @@ def slide_json(slide: Slide) -> dict[str, Any]:
     }
 
 
-def provenance_json(slide: Slide, pack: ModelPack, *, mode: str, stride_m: int, device: str, precision: str) -> dict[str, Any]:
-    """Everything that a map's values depend on, and when they were computed."""
+def provenance_json(slide: Slide, pack: ModelPack, *, mode: str, stride_m: int) -> dict[str, Any]:
+    """What a map's values depend on, and when they were begun; what computed them is known at the end."""
     return {
         "notice": RESEARCH_USE_ONLY,
         "software": software_json(),
@@ -59,8 +59,6 @@ def provenance_json(slide: Slide, pack: ModelPack, *, mode: str, stride_m: int, 
         "mode": mode,
         "stride_m": stride_m,
         "resampling": "area average of the coarsest level that is fine enough",
-        "device": device,
-        "precision": precision,
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
