@@ -93,7 +93,7 @@ def test_what_it_ran_on_is_said_of_the_end(request_: DetectionRequest, pack: Mod
     working = detector.predictor(pack).model
     predictor = Predictor(FullGpu(), 64, device="gpu", policy="mixed_float16")
     predictor._rebuild = lambda policy: working
-    detector._predictors[pack.manifest.weights.sha256] = predictor
+    detector._loaded = (pack.manifest.weights.sha256, predictor)
     summary = detect(request_, tmp_path / "out", detector)
     provenance = open_result(tmp_path / "out").map.provenance
     assert (provenance["device"], provenance["precision"]) == ("cpu", "float32")

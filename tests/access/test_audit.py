@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
 
 from hepamap.access.audit import BEGINNING, AuditEvent, AuditHead, AuditTrail, entry_hash
 from hepamap.access.errors import AuditBrokenError
@@ -30,6 +31,14 @@ def execute(engine: Engine, *statements: str) -> None:
     with engine.begin() as connection:
         for statement in statements:
             connection.execute(text(statement))
+
+
+def take_the_guards_away(engine: Engine) -> None:
+    """What somebody can do who owns the tables."""
+    if engine.dialect.name == "sqlite":
+        execute(engine, *(f"DROP TRIGGER audit_entries_no_{act}" for act in ("update", "delete")))
+    else:
+        execute(engine, "DROP TRIGGER audit_entries_no_change ON audit_entries")
 
 
 def test_the_hash_is_the_one_that_is_described(trail: AuditTrail) -> None:
@@ -64,6 +73,16 @@ SWAP = (
 
 
 @pytest.mark.parametrize(
+    "statement", ["UPDATE audit_entries SET actor = 'key:2' WHERE seq = 3", "DELETE FROM audit_entries WHERE seq = 3"]
+)
+def test_the_database_refuses_changes(trail: AuditTrail, engine: Engine, statement: str) -> None:
+    fill(trail, 5)
+    with pytest.raises(DBAPIError, match="appended only"):
+        execute(engine, statement)
+    assert trail.verify().seq == 5
+
+
+@pytest.mark.parametrize(
     ("statements", "first_broken"),
     [
         (["UPDATE audit_entries SET actor = 'key:2' WHERE seq = 3"], "entry 3 is not as it was written"),
@@ -92,6 +111,7 @@ SWAP = (
 def test_tampering_is_found(trail: AuditTrail, engine: Engine, statements: list[str], first_broken: str) -> None:
     fill(trail, 5)
     trail.verify()
+    take_the_guards_away(engine)
     execute(engine, *statements)
     with pytest.raises(AuditBrokenError, match=first_broken):
         trail.verify()
@@ -100,6 +120,7 @@ def test_tampering_is_found(trail: AuditTrail, engine: Engine, statements: list[
 def rewrite(engine: Engine, trail: AuditTrail, upto: int) -> None:
     """What somebody does who knows the rule and can write to the database: a shorter trail, with right hashes."""
     kept = list(trail.page(limit=upto))
+    take_the_guards_away(engine)
     execute(
         engine,
         f"DELETE FROM audit_entries WHERE seq > {upto}",

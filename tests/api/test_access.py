@@ -20,6 +20,7 @@ from hepamap.access.keys import KeyStore
 from hepamap.access.scopes import Scope
 from hepamap.api.app import create_app
 from hepamap.api.security import PUBLIC
+from hepamap.jobs.states import JobState
 from hepamap.settings import Settings
 from tests.access.provider import AUDIENCE, ISSUER, SigningKey
 from tests.api.conftest import post, services_of, work
@@ -289,13 +290,15 @@ def test_what_is_done_and_what_is_read_is_written_down(closed: TestClient, slide
     actor = f"key:{headers['Authorization'][10:22]}"
     found = [(e.event.actor, e.event.action, e.event.status, e.event.object) for e in trail_of(closed).entries()]
     assert found == [
+        (actor, "request.post", 102, None),
         (actor, "create_analysis", 202, analysis["id"]),
         (actor, "get_contours", 200, analysis["id"]),
         (actor, "list_models", 200, None),
+        (actor, "request.delete", 102, analysis["id"]),
         (actor, "delete_analysis", 204, analysis["id"]),
         (actor, "get_analysis", 404, analysis["id"]),
     ]
-    assert trail_of(closed).page(after=1)[0].event.request_id == "order-17"
+    assert trail_of(closed).page(after=2)[0].event.request_id == "order-17"
 
 
 def test_the_trail_names_the_slide_by_its_fingerprint_and_nothing_else(closed: TestClient, slide: Path) -> None:
@@ -304,8 +307,8 @@ def test_the_trail_names_the_slide_by_its_fingerprint_and_nothing_else(closed: T
     closed.get(f"{ANALYSES}/Jane-Doe-1970")
     closed.get("/api/v1/nothing/Jane-Doe-1970?name=Jane-Doe-1970")
     entries = list(trail_of(closed).entries())
-    assert [entry.event.object for entry in entries[1:]] == [None, None]
-    assert len(entries[0].event.slide or "") >= 32
+    assert [entry.event.object for entry in entries[2:]] == [None, None]
+    assert len(entries[1].event.slide or "") >= 32
     written = json.dumps([entry.to_json() for entry in entries])
     for secret in ("S26-1234", slide.name, "Jane"):
         assert secret not in written
@@ -327,6 +330,17 @@ def test_what_cannot_be_written_down_is_not_shown(closed: TestClient) -> None:
     with services_of(closed).store.engine.begin() as connection:
         connection.execute(text("DELETE FROM audit_head"))
     check_problem(closed.get(ANALYSES, headers=headers), 500, "audit_broken")
+
+
+def test_what_cannot_be_written_down_is_not_done(closed: TestClient, slide: Path) -> None:
+    closed.headers.update(key_for(closed, Scope.READ, Scope.ANALYSE))
+    own = post(closed, slide)["links"]["self"]
+    work(closed)
+    store = services_of(closed).store
+    with store.engine.begin() as connection:
+        connection.execute(text("DELETE FROM audit_head"))
+    check_problem(closed.delete(own), 500, "audit_broken")
+    assert [job.state for job in store.page().jobs] == [JobState.SUCCEEDED]
 
 
 def test_the_trail_over_rest(closed: TestClient) -> None:

@@ -49,6 +49,16 @@ def test_ready_when_there_is_a_worker(client: TestClient) -> None:
     assert MODEL in after.json()["checks"]["models"]["detail"]
 
 
+def test_not_ready_where_no_worker_could_load_the_model(client: TestClient) -> None:
+    now = datetime.now(UTC)
+    store = services_of(client).store
+    store.report_worker(WorkerSeen("w", "host", 1, now, now, "the model m could not be loaded (out_of_memory)"))
+    check = client.get("/health/ready").json()["checks"]["worker"]
+    assert check == {"ok": False, "detail": "1 worker process(es), but the model m could not be loaded (out_of_memory)"}
+    store.report_worker(WorkerSeen("v", "host", 2, now, now))
+    assert client.get("/health/ready").status_code == 200
+
+
 def test_not_ready_without_models_or_room(settings: Settings, tmp_path: Path) -> None:
     poor = settings.model_copy(update={"models_dir": tmp_path / "none", "min_free_bytes": 2**60})
     with TestClient(create_app(poor)) as client:

@@ -189,3 +189,14 @@ def test_a_job_that_was_given_away_is_left_alone(store: JobStore) -> None:
         assert now(store, job).state is JobState.FAILED
         time.sleep(0.1)
     assert now(store, job).state is JobState.FAILED
+
+
+def test_a_worker_says_what_keeps_it_from_working(store: JobStore) -> None:
+    runner = JobRunner(store, {"k": until_cancelled}, LIMITS, trouble=lambda: "no memory")
+    thread = threading.Thread(target=runner.run, args=(Polling(0.01),))
+    thread.start()
+    try:
+        wait_for(lambda: [seen.trouble for seen in store.workers(silent_for_s=60.0)] == ["no memory"])
+    finally:
+        runner.stop()
+        thread.join()

@@ -34,7 +34,7 @@ class AuditEvent:
     action: str
     """Name of the operation, as in the OpenAPI document, such as `get_contours`; or of a command, such as `keys.create`."""
     status: int
-    """HTTP status of the answer; 200 for a command."""
+    """HTTP status of the answer; 200 for a command; 102 for a request that was made and not yet answered."""
     object: str | None = None
     """Id of the analysis, upload, verdict or key."""
     slide: str | None = None

@@ -148,8 +148,10 @@ class AccessGate:
         trail = access.trail
         if trail is None or demanded is None or not scope["path"].startswith(f"{API_PREFIX}/"):
             await self._app(scope, receive, send)
-        else:
-            await self._app(scope, receive, _Witness(request, caller, trail, send))
+            return
+        witness = _Witness(request, caller, trail, send)
+        if request.method in _READING or await witness.saw_it_begin():
+            await self._app(scope, receive, witness)
 
     def _require_same_site(self, headers: Headers) -> None:
         """Keep web pages out: a browser sends them here with its user's reach, but says whose page it is."""
@@ -189,7 +191,11 @@ class AccessGate:
 
 
 class _Witness:
-    """Writes the audit trail before the answer leaves: what nobody could write down is not done or shown."""
+    """Writes the audit trail: what nobody could write down is not done or shown.
+
+    The answer is written down before it leaves. Where a request may change something, so is that it was made, before anything is
+    done: else a server that is killed in between would leave a change that nobody made.
+    """
 
     def __init__(self, request: Request, caller: Caller, trail: AuditTrail, send: Send) -> None:
         self._request = request
@@ -198,25 +204,34 @@ class _Witness:
         self._send = send
         self._failed = False
 
+    async def saw_it_begin(self) -> bool:
+        """Write down that the request was made; where that fails it is answered, and must go no further."""
+        await self._append(self._event(f"request.{self._request.method.lower()}", HTTPStatus.PROCESSING))
+        return not self._failed
+
     async def __call__(self, message: Message) -> None:
         """Pass on a part of the answer."""
         if message["type"] == "http.response.start":
-            try:
-                await run_in_threadpool(self._trail.append, self._event(message))
-            except HepamapError as error:
-                self._failed = True
-                await answer_foreseen(self._request, error)(self._request.scope, self._request.receive, self._send)
+            created = Headers(raw=message["headers"]).get("location") if message["status"] in _CREATED else None
+            action = getattr(self._request.scope.get("route"), "name", "refused")
+            await self._append(self._event(action, int(message["status"]), created))
         if not self._failed:
             await self._send(message)
 
-    def _event(self, message: Message) -> AuditEvent:
+    async def _append(self, event: AuditEvent) -> None:
+        try:
+            await run_in_threadpool(self._trail.append, event)
+        except HepamapError as error:
+            self._failed = True
+            await answer_foreseen(self._request, error)(self._request.scope, self._request.receive, self._send)
+
+    def _event(self, action: str, status: int, created: str | None = None) -> AuditEvent:
         request = self._request
-        created = Headers(raw=message["headers"]).get("location") if message["status"] in _CREATED else None
         named = _UUID.search(created or request.scope["path"])
         return AuditEvent(
             actor=self._caller.id,
-            action=getattr(request.scope.get("route"), "name", "refused"),
-            status=int(message["status"]),
+            action=action,
+            status=status,
             # Only ids: whatever else a client may put into an address could name a patient.
             object=named[0] if named else None,
             slide=getattr(request.state, "audit_slide", None),

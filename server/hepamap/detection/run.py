@@ -45,19 +45,20 @@ class DetectionSummary:
 
 
 class Detector:
-    """The models in memory; loads each at its first use."""
+    """The model in memory: the one that was asked for last; another one takes its place."""
 
     def __init__(self, models_dir: Path, precision: str = "auto") -> None:
         self.models_dir = models_dir
         self.precision = precision
-        self._predictors: dict[str, Predictor] = {}
+        self._loaded: tuple[str, Predictor] | None = None
 
     def predictor(self, pack: ModelPack) -> Predictor:
         """The loaded network of a pack; a pack whose weights changed is loaded anew."""
         key = pack.manifest.weights.sha256
-        if key not in self._predictors:
-            self._predictors[key] = Predictor.load(pack, self.precision)
-        return self._predictors[key]
+        if self._loaded is None or self._loaded[0] != key:
+            self._loaded = None  # let go of first: memory may not suffice for two
+            self._loaded = (key, Predictor.load(pack, self.precision))
+        return self._loaded[1]
 
 
 def detect(

@@ -155,6 +155,7 @@ class Claims(Sessions):
                     pid=worker.pid,
                     started_at=worker.started_at,
                     heartbeat_at=self._clock(),
+                    trouble=worker.trouble,
                 )
             )
 
@@ -170,7 +171,7 @@ class Claims(Sessions):
         recent = WorkerRow.heartbeat_at > self._clock() - timedelta(seconds=silent_for_s)
         with self.reading() as session:
             rows = session.scalars(select(WorkerRow).where(recent).order_by(WorkerRow.id))
-            return tuple(WorkerSeen(row.id, row.host, row.pid, row.started_at, row.heartbeat_at) for row in rows)
+            return tuple(WorkerSeen(row.id, row.host, row.pid, row.started_at, row.heartbeat_at, row.trouble) for row in rows)
 
     # ---- inside --------------------------------------------------------------------------------------------------
 

@@ -172,6 +172,8 @@ class WorkerSeen:
     pid: int
     started_at: datetime
     heartbeat_at: datetime
+    trouble: str | None = None
+    """What keeps it from working; None: nothing that it knows of."""
 
 
 @dataclass(frozen=True, slots=True)

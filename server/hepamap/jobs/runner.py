@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -72,11 +72,13 @@ class JobRunner:
         limits: RunnerLimits,
         *,
         clean_up: CleanUp = lambda _: None,
+        trouble: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._store = store
         self._handlers = handlers
         self._limits = limits
         self._clean_up = clean_up
+        self._trouble = trouble
         # Not an Event: setting one inside a signal handler can deadlock with the main thread's own wait.
         self._stopping = False
         now = datetime.now(UTC)
@@ -93,7 +95,7 @@ class JobRunner:
 
     def run(self, source: WorkSource) -> None:
         """Work whenever the source says that there may be something to do, until told to stop."""
-        pulse = _Pulse(self._store, self._seen, self._limits)
+        pulse = _Pulse(self._store, self._seen, self._limits, self._trouble)
         pulse.start()
         try:
             source.serve(lambda: self._work_off(pulse), lambda: self.stopping)
@@ -204,11 +206,12 @@ class _Watch:
 class _Pulse(threading.Thread):
     """Beats beside the work, so that a long read or a model's load does not make the worker look dead."""
 
-    def __init__(self, store: Claims, seen: WorkerSeen, limits: RunnerLimits) -> None:
+    def __init__(self, store: Claims, seen: WorkerSeen, limits: RunnerLimits, trouble: Callable[[], str | None]) -> None:
         super().__init__(name="job-pulse", daemon=True)
         self._store = store
         self._seen = seen
         self._limits = limits
+        self._trouble = trouble
         self._ended = threading.Event()
         self._watch: _Watch | None = None
         self._reported_at = -limits.stale_s
@@ -242,7 +245,7 @@ class _Pulse(threading.Thread):
 
     def _beat(self) -> None:
         if time.monotonic() - self._reported_at >= min(2.0, self._limits.stale_s / 3):
-            self._store.report_worker(self._seen)
+            self._store.report_worker(replace(self._seen, trouble=self._trouble()))
             self._reported_at = time.monotonic()
         watch = self._watch
         if watch is None:

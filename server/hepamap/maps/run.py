@@ -102,7 +102,13 @@ class Run:
     """Cells; fractions of a piece count."""
 
     def begin(self, total: int) -> None:
-        """Say how many cells there are."""
+        """Say how many cells there are, and stop where that is wanted: looking for tissue took its time.
+
+        Raises:
+            CancelledError: it is wanted.
+        """
+        if self.cancelled():
+            raise CancelledError
         self.total, self.done = total, 0.0
         self.progress(Progress(0, total, "reading"))
 

@@ -18,18 +18,21 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 class DetectionHandler:
-    """Runs detections one after the other; the models it has used stay in memory."""
+    """Runs detections one after the other; the model that it used last stays in memory."""
 
     def __init__(self, detector: Detector, results_dir: Path, scratch_dir: Path) -> None:
         self._detector = detector
         self._results_dir = results_dir
         self._scratch_dir = scratch_dir
+        self.trouble: str | None = None
+        """What keeps the model from working that was loaded before anybody asked; None: nothing."""
 
     def warm_up(self, model: str) -> None:
-        """Load a model before anybody waits for it; where that fails, the job that asks for it will say so."""
+        """Load a model before anybody waits for it; where that fails, `trouble` says so, and the job that asks for it."""
         try:
             self._detector.predictor(find_pack(self._detector.models_dir, model))
         except HepamapError as error:
+            self.trouble = f"the model {model} could not be loaded ({error.code})"
             _log.warning("model_not_loaded", model=model, code=error.code, reason=error.message)
         else:
             _log.info("model_loaded", model=model)

@@ -35,6 +35,8 @@ class Handlers:
     """Called once before the first job is taken: loading a model inside a job could not be cancelled."""
     clean_up: Callable[[Computation], None] = lambda _: None
     """Called when a computation has ended for good: removes what helps to go on with it."""
+    trouble: Callable[[], str | None] = lambda: None
+    """Asked again and again: what keeps this worker from working."""
 
 
 HandlerFactory = Callable[[Settings], Handlers]
@@ -56,7 +58,7 @@ def run_worker(settings: Settings, *, owner: IO[bytes] | None = None, handlers_o
     try:
         handlers = (handlers_of or _detection_handlers)(settings)
         watched = {kind: metered(handler, store) for kind, handler in handlers.by_kind.items()}
-        runner = JobRunner(store, watched, _limits(settings), clean_up=handlers.clean_up)
+        runner = JobRunner(store, watched, _limits(settings), clean_up=handlers.clean_up, trouble=handlers.trouble)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: runner.stop())
         if owner is not None:
@@ -107,4 +109,9 @@ def _limits(settings: Settings) -> RunnerLimits:
 
 def _detection_handlers(settings: Settings) -> Handlers:
     handler = DetectionHandler(Detector(settings.models_dir, settings.precision), settings.results_dir, settings.scratch_dir)
-    return Handlers({ANALYSIS: handler}, lambda: handler.warm_up(settings.default_model), handler.clean_up)
+    return Handlers(
+        {ANALYSIS: handler},
+        warm_up=lambda: handler.warm_up(settings.default_model),
+        clean_up=handler.clean_up,
+        trouble=lambda: handler.trouble,
+    )

@@ -89,8 +89,11 @@ def _worker(services: Services) -> CheckAnswer:
     workers = services.store.workers(silent_for_s=services.settings.worker_stale_s)
     if not workers:
         return CheckAnswer(ok=False, detail="no worker process has been seen lately")
-    age_s = (datetime.now(UTC) - max(worker.heartbeat_at for worker in workers)).total_seconds()
-    return CheckAnswer(ok=True, detail=f"{len(workers)} worker process(es), last seen {age_s:.1f} s ago")
+    able = [worker for worker in workers if worker.trouble is None]
+    if not able:
+        return CheckAnswer(ok=False, detail=f"{len(workers)} worker process(es), but {workers[0].trouble}")
+    age_s = (datetime.now(UTC) - max(worker.heartbeat_at for worker in able)).total_seconds()
+    return CheckAnswer(ok=True, detail=f"{len(able)} worker process(es), last seen {age_s:.1f} s ago")
 
 
 def _models(services: Services) -> CheckAnswer:

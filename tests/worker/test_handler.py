@@ -1,0 +1,30 @@
+"""What a worker does before its first job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hepamap.detection import Detector
+from hepamap.worker.handler import DetectionHandler
+from tests.packs import write_network_pack
+
+
+def test_a_model_that_cannot_be_loaded_is_trouble(tmp_path: Path) -> None:
+    write_network_pack(tmp_path / "models", "whole-5x", bias=(0.0, 2.0))
+    damaged = write_network_pack(tmp_path / "models", "damaged-5x", bias=(0.0, 2.0))
+    weights = next(damaged.folder.glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    handlers = [DetectionHandler(Detector(tmp_path / "models"), tmp_path, tmp_path) for _ in range(2)]
+    handlers[0].warm_up("whole-5x")
+    handlers[1].warm_up("damaged-5x")
+    assert handlers[0].trouble is None
+    assert handlers[1].trouble == "the model damaged-5x could not be loaded (pack_damaged)"
+
+
+def test_one_model_is_in_memory(tmp_path: Path) -> None:
+    packs = [write_network_pack(tmp_path, name, bias=bias) for name, bias in (("a-5x", (0.0, 2.0)), ("b-5x", (2.0, 0.0)))]
+    detector = Detector(tmp_path)
+    first = detector.predictor(packs[0])
+    assert detector.predictor(packs[0]) is first
+    detector.predictor(packs[1])
+    assert detector.predictor(packs[0]) is not first
