@@ -115,9 +115,15 @@ def test_bad_parameters(pack: ModelPack, write_slide: WriteSlide, tmp_path: Path
 def test_bad_slides_and_models(pack: ModelPack, tmp_path: Path) -> None:
     assert_clean_error(detect(pack, tmp_path / "none.svs", "--out", tmp_path / "out"), "slide_not_found")
     assert_clean_error(hepamap("detect", tmp_path / "none.svs", "--out", tmp_path / "out", "--model", "none"), "model_not_found")
-    empty = detect(pack, tmp_path, "--out", tmp_path / "out")
-    assert empty.returncode == 1
-    assert "no slide" in empty.stderr
+    assert_clean_error(detect(pack, tmp_path, "--out", tmp_path / "out"), "not_a_slide")
+
+
+def test_a_white_slide_is_an_empty_result_that_says_so(pack: ModelPack, write_slide: WriteSlide, tmp_path: Path) -> None:
+    done = detect(pack, write_slide(np.full((300, 400, 3), 255, np.uint8), 0.46), "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "not_evaluable, tumour 0.00 mm² in 0 regions, tissue 0.00 mm²" in done.stdout
+    assert "[no_tissue]" in done.stdout
+    assert json.loads((tmp_path / "out" / "contours.geojson").read_text())["features"] == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

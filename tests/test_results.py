@@ -4,12 +4,14 @@ import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import cv2
 import numpy as np
 import pytest
 import shapely
 import tifffile
+from PIL import Image
 
 from hepamap import RESEARCH_USE_ONLY
 from hepamap.errors import OutputExistsError, OutputNotWritableError, ResultDamagedError, ThresholdInvalidError
@@ -152,6 +154,21 @@ def test_pictures_show_the_cells(tmp_path: Path) -> None:
     assert overlay[125, 175].tolist() != overlay[225, 325].tolist()
     assert overlay[25, 25].tolist() == [200, 200, 200]
     assert overlay.shape[0] > 300
+
+
+def test_every_picture_says_what_it_was_made_from(tmp_path: Path) -> None:
+    write(tmp_path / "out")
+    provenance = dict(open_result(tmp_path / "out").map.provenance)
+    for name in ("probability-map.png", "overlay.png"):
+        with Image.open(tmp_path / "out" / name) as picture:
+            texts = picture.info
+        assert json.loads(texts["Description"]) == provenance
+        assert texts["Disclaimer"] == RESEARCH_USE_ONLY
+    with tifffile.TiffFile(tmp_path / "out" / "probability-map.ome.tif") as tiff:
+        description = ElementTree.fromstring(tiff.ome_metadata or "").find(".//{*}Description")
+    assert description is not None
+    notice, text = (description.text or "").split("\n")
+    assert (notice, json.loads(text)) == (RESEARCH_USE_ONLY, provenance)
 
 
 def test_a_result_is_not_replaced_unasked(tmp_path: Path) -> None:

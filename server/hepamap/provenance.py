@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -49,7 +50,9 @@ def slide_json(slide: Slide) -> dict[str, Any]:
     }
 
 
-def provenance_json(slide: Slide, pack: ModelPack, *, mode: str, stride_m: int) -> dict[str, Any]:
+def provenance_json(
+    slide: Slide, pack: ModelPack, *, mode: str, stride_m: int, region_l0: Mapping[str, Any] | None
+) -> dict[str, Any]:
     """What a map's values depend on, and when they were begun; what computed them is known at the end."""
     return {
         "notice": RESEARCH_USE_ONLY,
@@ -58,6 +61,7 @@ def provenance_json(slide: Slide, pack: ModelPack, *, mode: str, stride_m: int) 
         "slide": slide_json(slide),
         "mode": mode,
         "stride_m": stride_m,
+        "region_l0": region_l0,
         "resampling": "area average of the coarsest level that is fine enough",
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }

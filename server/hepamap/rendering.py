@@ -1,7 +1,9 @@
-"""Pictures of a map: grey, colour, pyramidal OME-TIFF, and laid over the slide."""
+"""Pictures of a map: grey, colour, pyramidal OME-TIFF, and laid over the slide. Each carries what it was made from."""
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,11 +12,12 @@ import numpy as np
 import shapely
 import tifffile
 from numpy.typing import NDArray
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from shapely.geometry.base import BaseGeometry
 
 from hepamap import RESEARCH_USE_ONLY
 from hepamap.contours import TumourRegion
-from hepamap.errors import OutputNotWritableError
 from hepamap.geometry import Region
 from hepamap.probability_map import ProbabilityMap
 
@@ -24,25 +27,26 @@ _CONTOUR_BGR = (0, 200, 0)
 _MIN_LEVEL_PX = 128  # a pyramid ends where its next level would be smaller
 _TILE_PX = 256
 _MIN_WIDTH_PX = 400
+_COMPRESSION = 1  # of PNG: a tenth of the time of the usual 6, for files a fifth larger
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def grey_png(probability_map: ProbabilityMap) -> bytes:
     """One pixel per cell, 0-255 for probability 0-1, transparent where there is no data."""
     grey, alpha = _grey_and_alpha(probability_map.values)
-    return _png(np.dstack([grey, grey, grey, alpha]))
+    return _png(np.dstack([grey, grey, grey, alpha]), probability_map)
 
 
 def index_png(probability_map: ProbabilityMap) -> bytes:
     """One grey pixel per cell: 0 where there is no data, else v from 1 to 255 for the probability (v - 1) / 254."""
     values = probability_map.values
-    return _png(np.where(np.isfinite(values), np.rint(np.nan_to_num(values) * 254) + 1, 0).astype(np.uint8))
+    return _png(np.where(np.isfinite(values), np.rint(np.nan_to_num(values) * 254) + 1, 0).astype(np.uint8), probability_map)
 
 
 def colour_png(probability_map: ProbabilityMap) -> bytes:
     """One pixel per cell, plasma colours, transparent where there is no data."""
     grey, alpha = _grey_and_alpha(probability_map.values)
-    return _png(np.dstack([cv2.applyColorMap(grey, _COLOUR_MAP), alpha]))
+    return _png(np.dstack([cv2.applyColorMap(grey, _COLOUR_MAP)[..., ::-1], alpha]), probability_map)
 
 
 def write_ome_tiff(probability_map: ProbabilityMap, path: Path) -> None:
@@ -57,7 +61,7 @@ def write_ome_tiff(probability_map: ProbabilityMap, path: Path) -> None:
     metadata = {
         "axes": "YX",
         "Name": "Tumour probability (AI)",
-        "Description": RESEARCH_USE_ONLY,
+        "Description": f"{RESEARCH_USE_ONLY}\n{_provenance_text(probability_map)}",
         "PhysicalSizeX": cell_um,
         "PhysicalSizeXUnit": "µm",
         "PhysicalSizeY": cell_um,
@@ -106,7 +110,7 @@ def overlay_png(
     um_per_px = view_l0.width * probability_map.lattice.grid.pixel_size.x_um / width
     # A needle core may be narrower than the legend's words.
     picture = np.pad(picture, [(0, 0), (0, max(0, _MIN_WIDTH_PX - width)), (0, 0)], constant_values=255)
-    return _png(np.vstack([picture, _legend(picture.shape[1], um_per_px)]))
+    return _png(np.vstack([picture, _legend(picture.shape[1], um_per_px)])[..., ::-1], probability_map)
 
 
 def _grey_and_alpha(values: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -114,11 +118,18 @@ def _grey_and_alpha(values: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDA
     return grey, np.where(np.isfinite(values), 255, 0).astype(np.uint8)
 
 
-def _png(picture: NDArray[np.uint8]) -> bytes:
-    done, data = cv2.imencode(".png", picture)
-    if not done:
-        raise OutputNotWritableError("A picture could not be encoded.", cure="Report this: it should not happen.")
-    return bytes(data.tobytes())
+def _png(picture: NDArray[np.uint8], probability_map: ProbabilityMap) -> bytes:
+    """A picture (grey, grey with alpha, RGB or RGBA) with the map's provenance as text, by the keywords of the PNG standard."""
+    texts = PngInfo()
+    texts.add_itxt("Disclaimer", RESEARCH_USE_ONLY)
+    texts.add_itxt("Description", _provenance_text(probability_map))
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(picture)).save(file, "PNG", pnginfo=texts, compress_level=_COMPRESSION)
+    return file.getvalue()
+
+
+def _provenance_text(probability_map: ProbabilityMap) -> str:
+    return json.dumps(dict(probability_map.provenance), sort_keys=True)
 
 
 def _pyramid(values: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:

@@ -121,11 +121,11 @@ def result_folder(client: TestClient, analysis: Any) -> Path:
     return services.settings.results_dir / job.result.location
 
 
-def work(client: TestClient) -> Computation:
+def work(client: TestClient, detector: type[Detector] = FakeDetector) -> Computation:
     """Do the next computation as a worker would; it is returned as it was claimed."""
     services = services_of(client)
     handler = DetectionHandler(
-        FakeDetector(services.settings.models_dir), services.settings.results_dir, services.settings.scratch_dir
+        detector(services.settings.models_dir), services.settings.results_dir, services.settings.scratch_dir
     )
     job = services.store.claim()
     assert job is not None

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from fastapi.testclient import TestClient
 
 from hepamap import RESEARCH_USE_ONLY
 from hepamap.api.app import create_app
+from hepamap.detection import Detector
 from hepamap.errors import SlideDamagedError
 from hepamap.jobs.job import JobFailure, JobProgress
 from hepamap.settings import Settings
@@ -154,6 +156,29 @@ def test_a_failure_says_why(client: TestClient, slide: Path) -> None:
     problem = check_problem(client.get(analysis["links"]["contours"]), 409, "analysis_not_finished")
     assert "slide_damaged" in problem["detail"]
     assert problem["cure"] == error.cure
+
+
+def test_a_white_slide_is_an_empty_result_that_says_so(client: TestClient, root: Path) -> None:
+    path = write_tiff_slide(root / "white.tif", np.full((300, 400, 3), 255, np.uint8), 0.46)
+    links = post(client, path)["links"]
+    work(client)
+    answer = client.get(links["self"]).json()
+    assert (answer["state"], answer["outcome"]) == ("succeeded", "not_evaluable")
+    assert [warning["code"] for warning in answer["warnings"]] == ["no_tissue"]
+    assert client.get(links["contours"]).json()["features"] == []
+
+
+def test_a_pack_with_one_byte_changed_fails_in_words(settings: Settings, slide: Path, tmp_path: Path) -> None:
+    packs = Path(shutil.copytree(settings.models_dir, tmp_path / "packs"))
+    weights = next(packs.rglob("*.safetensors"))
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with TestClient(create_app(settings.model_copy(update={"models_dir": packs}))) as client:
+        analysis = post(client, slide)
+        work(client, Detector)
+        answer = now(client, analysis)
+    assert (answer["state"], answer["error"]["code"]) == ("failed", "pack_damaged")
 
 
 def test_a_slide_that_goes_away_while_it_waits_fails_in_words(client: TestClient, slide: Path) -> None:

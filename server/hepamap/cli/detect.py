@@ -11,7 +11,7 @@ import typer
 from hepamap.cli.console import progress_bar, report_error
 from hepamap.detection import DEFAULT_MIN_AREA_UM2, DetectionRequest, DetectionSummary, Detector
 from hepamap.detection import detect as run
-from hepamap.errors import HepamapError, RegionInvalidError
+from hepamap.errors import HepamapError, NotASlideError, RegionInvalidError
 from hepamap.settings import Settings
 from hepamap.slide_files import is_dicom_folder, looks_like_slide
 
@@ -71,11 +71,9 @@ def detect(
         except HepamapError as error:
             report_error(error, "" if single else slide.name)
             failed += 1
-    if not found:
-        typer.echo("error: there is no slide in what was given.\n  Give slide files, or folders with slides in them.", err=True)
     if len(found) > 1:
         typer.echo(f"{len(found) - failed} of {len(found)} slides done, {failed} failed.")
-    if failed or not found:
+    if failed:
         raise typer.Exit(1)
 
 
@@ -94,7 +92,11 @@ def read_region_file(path: Path) -> Any:
 
 
 def _slides_in(paths: list[Path]) -> list[Path]:
-    """The slides that are meant, folders opened up."""
+    """The slides that are meant, folders opened up.
+
+    Raises:
+        NotASlideError: there is none in any of them.
+    """
     slides: list[Path] = []
     for path in paths:
         try:
@@ -102,6 +104,10 @@ def _slides_in(paths: list[Path]) -> list[Path]:
             slides += [item for item in sorted(path.iterdir()) if looks_like_slide(item)] if is_folder else [path]
         except OSError:
             slides.append(path)  # opening it will say why
+    if not slides:
+        raise NotASlideError(
+            "There is no slide in what was given.", cure="Give slide files, or folders with slides directly in them."
+        )
     return slides
 
 

@@ -17,7 +17,7 @@ from hepamap.detection.checking import CheckedRequest, check, open_slide
 from hepamap.detection.request import DetectionRequest
 from hepamap.geometry import Region
 from hepamap.model_pack import ModelPack, find_pack
-from hepamap.pipeline import Analysis, Checkpoint, Piece, Progress, analyse, ignore_progress, never_cancelled
+from hepamap.pipeline import Analysis, AnalysisParameters, Checkpoint, Piece, Progress, analyse, ignore_progress, never_cancelled
 from hepamap.plausibility import Warning_
 from hepamap.predictor import Predictor
 from hepamap.provenance import provenance_json
@@ -123,7 +123,9 @@ def _analyse(
 ) -> Analysis:
     """The analysis; its provenance is complete when it is over."""
     parameters = checked.parameters
-    provenance = provenance_json(slide, checked.pack, mode=parameters.mode, stride_m=parameters.stride_m)
+    provenance = provenance_json(
+        slide, checked.pack, mode=parameters.mode, stride_m=parameters.stride_m, region_l0=_region_json(parameters)
+    )
     kept = None if checkpoint is None else _OfPolicy(checkpoint, predictor)
     analysis = analyse(slide, predictor, parameters, provenance, progress=progress, cancelled=cancelled, checkpoint=kept)
     return _with_machine(analysis, predictor)
@@ -154,7 +156,6 @@ def _with_machine(analysis: Analysis, predictor: Predictor) -> Analysis:
 
 def _summary(analysis: Analysis, checked: CheckedRequest) -> dict[str, Any]:
     parameters = checked.parameters
-    region: Mapping[str, Any] | None = None if parameters.region_l0 is None else mapping(parameters.region_l0)
     summary = summary_of(
         analysis,
         checked.frame,
@@ -166,7 +167,7 @@ def _summary(analysis: Analysis, checked: CheckedRequest) -> dict[str, Any]:
             "threshold": parameters.threshold,
             "min_area_um2": parameters.min_area_um2,
             "min_hole_area_um2": parameters.min_hole_area_um2,
-            "region_l0": region,
+            "region_l0": _region_json(parameters),
         },
     )
     own = [{"code": warning.code, "message": warning.message} for warning in checked.warnings]
@@ -174,6 +175,10 @@ def _summary(analysis: Analysis, checked: CheckedRequest) -> dict[str, Any]:
         summary["warnings"] = own + summary["warnings"]
         summary["outcome"] = "ok_with_warnings" if summary["outcome"] == "ok" else summary["outcome"]
     return summary
+
+
+def _region_json(parameters: AnalysisParameters) -> Mapping[str, Any] | None:
+    return None if parameters.region_l0 is None else mapping(parameters.region_l0)
 
 
 def _overview(slide: Slide, view_l0: Region, finest_step: float) -> NDArray[np.uint8]:
