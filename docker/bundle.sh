@@ -49,7 +49,10 @@ fi
 for file in compose.yaml compose.gpu.yaml nginx.conf hepamap.env.example init.sh load.sh backup.sh restore.sh check-archive.sh; do
     cp "$here/$file" "$target/$file"
 done
-cp "$here/../docs/deployment.md" "$target/README.md"
+# The guide, and what it points to; the large picture is one of the checkout's own README.
+cp -r "$here/../docs" "$target/docs"
+rm -f "$target/docs/images/demo.jpg"
+sed 's,](\([^):#][^):]*\)),](docs/\1),g' "$target/docs/deployment.md" > "$target/README.md"
 cp -r "$here/../models" "$target/models"
 cd "$target"
 find . -type f ! -name SHA256SUMS -print0 | sort -z | xargs -0 sha256sum > SHA256SUMS

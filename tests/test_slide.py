@@ -1,8 +1,10 @@
+import errno
 import os
 import shutil
 from pathlib import Path
 
 import numpy as np
+import openslide
 import pytest
 from numpy.typing import NDArray
 
@@ -18,6 +20,7 @@ from hepamap.errors import (
 )
 from hepamap.geometry import Grid, PixelSize, Region, Size
 from hepamap.slide import Slide, _downsample, _on_white
+from hepamap.slide_files import open_openslide
 from tests.conftest import WriteSlide
 
 
@@ -215,6 +218,44 @@ class TestBadFiles:
             monkeypatch.setattr(Path, "open", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
         with pytest.raises(SlideNotReadableError, match="Permission denied"):
             Slide.open(path)
+
+    @pytest.mark.parametrize("step", ["hepamap.slide_files._require_readable", "hepamap.slide_files._is_cut_tiff"])
+    def test_a_share_that_goes_away(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+        path = tmp_path / "text.svs"
+        path.write_bytes(b"hello, this is no slide")
+
+        def stale(file: Path) -> None:
+            raise OSError(errno.ESTALE, "Stale file handle", str(file))
+
+        monkeypatch.setattr(step, stale)
+        with pytest.raises(SlideNotReadableError, match=r"text\.svs cannot be read: Stale file handle") as caught:
+            Slide.open(path)
+        assert str(tmp_path) not in caught.value.message
+        assert "storage" in caught.value.cure
+
+    def test_a_dicom_folder_whose_share_goes_away(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def stale(folder: Path) -> None:
+            raise OSError(errno.ESTALE, "Stale file handle", str(folder))
+
+        monkeypatch.setattr("hepamap.slide_files._dicom_file_in", stale)
+        with pytest.raises(SlideNotReadableError, match="Stale file handle"):
+            Slide.open(tmp_path)
+
+    def test_gone_before_its_format_is_asked_for(self, write_slide: WriteSlide, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = write_slide(gradient(300, 300), 0.46)
+        monkeypatch.setattr("hepamap.slide_files._require_readable", Path.unlink)
+        with pytest.raises(SlideNotReadableError, match="No such file"):
+            Slide.open(path)
+
+    def test_gone_before_its_fingerprint_is_taken(self, write_slide: WriteSlide, monkeypatch: pytest.MonkeyPatch) -> None:
+        def opened_and_gone(path: Path) -> tuple[openslide.OpenSlide, Path]:
+            handle, file = open_openslide(path)
+            file.unlink()
+            return handle, file
+
+        monkeypatch.setattr("hepamap.slide.open_openslide", opened_and_gone)
+        with pytest.raises(SlideNotReadableError, match="No such file"):
+            Slide.open(write_slide(gradient(300, 300), 0.46))
 
 
 class TestRealSlides:

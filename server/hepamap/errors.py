@@ -28,6 +28,11 @@ def _restored(kind: type[HepamapError], message: str) -> HepamapError:
     return kind.__new__(kind, message)
 
 
+def reason_of(error: OSError) -> str:
+    """What the system says, without the file that it says it of: its name may be a slide's, and that may name a patient."""
+    return error.strerror or type(error).__name__
+
+
 class SlideError(HepamapError):
     """The slide cannot be used."""
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import openslide
 
-from hepamap.errors import NotASlideError, SlideDamagedError, SlideNotFoundError, SlideNotReadableError
+from hepamap.errors import NotASlideError, SlideDamagedError, SlideNotFoundError, SlideNotReadableError, reason_of
 
 _SAMPLES = 16  # blocks of the file that go into a fingerprint
 _SAMPLE_BYTES = 16_384
 _TIFF_MAGIC = {b"II*\x00": "<I", b"MM\x00*": ">I", b"II+\x00": "<Q", b"MM\x00+": ">Q"}
 _SUFFIXES = {".ndpi", ".svs", ".mrxs", ".scn", ".bif", ".tif", ".tiff", ".svslide", ".vms", ".vmu", ".czi"}
+_FORBIDDEN = (errno.EACCES, errno.EPERM)
 _FORMATS = "NDPI, SVS, MRXS, SCN, BIF, tiled TIFF, DICOM and the other formats of OpenSlide"
 
 
@@ -27,10 +30,12 @@ def open_openslide(path: Path) -> tuple[openslide.OpenSlide, Path]:
     Raises:
         SlideError: not found, not readable, not a slide, damaged.
     """
-    file = _file_of(path)
-    _require_readable(file)
-    if openslide.OpenSlide.detect_format(str(file)) is None:
-        raise _unrecognised(file)
+    with _reading(path):
+        file = _file_of(path)
+    with _reading(file):
+        _require_readable(file)
+        if openslide.OpenSlide.detect_format(str(file)) is None:
+            raise _unrecognised(file)
     try:
         return openslide.OpenSlide(str(file)), file
     except openslide.OpenSlideError as error:
@@ -46,13 +51,17 @@ def fingerprint_of(path: Path, handle: openslide.OpenSlide) -> str:
     SHA-256 over the format, the sizes of the levels, OpenSlide's quick hash, the length of the file and samples spread over
     it. Names, folders and times have no part in it. A DICOM slide has many files and may be opened by any: only what all
     of them share counts.
+
+    Raises:
+        SlideNotReadableError: the file cannot be read any more.
     """
     digest = hashlib.sha256()
     vendor = handle.properties.get(openslide.PROPERTY_NAME_VENDOR, "")
     quick_hash = handle.properties.get(openslide.PROPERTY_NAME_QUICKHASH1, "")
     digest.update(repr((vendor, handle.level_dimensions, quick_hash)).encode())
     if vendor != "dicom":
-        _add_samples(digest, path)
+        with _reading(path):
+            _add_samples(digest, path)
     return f"sha256:{digest.hexdigest()}"
 
 
@@ -85,13 +94,9 @@ def _dicom_file_in(folder: Path) -> Path | None:
 
 
 def _file_of(path: Path) -> Path:
-    try:
-        exists, is_dir = path.exists(), path.is_dir()
-    except OSError as error:
-        raise _not_readable(path, error) from error
-    if not exists:
+    if not path.exists():
         raise SlideNotFoundError(f"There is no slide at {path.name}.", cure="Check the path: no file is there.")
-    if not is_dir:
+    if not path.is_dir():
         return path
     file = _dicom_file_in(path)
     if file is None:
@@ -103,18 +108,22 @@ def _file_of(path: Path) -> Path:
 
 
 def _require_readable(file: Path) -> None:
+    with file.open("rb") as stream:
+        stream.read(1)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Tell what the system refuses as a slide's own error: at any step its share may go away, or the file with it."""
     try:
-        with file.open("rb") as stream:
-            stream.read(1)
+        yield
     except OSError as error:
-        raise _not_readable(file, error) from error
-
-
-def _not_readable(path: Path, error: OSError) -> SlideNotReadableError:
-    return SlideNotReadableError(
-        f"The slide {path.name} cannot be read: {os.strerror(error.errno) if error.errno else error}.",
-        cure="Give the account that hepamap runs under the right to read the file and its folder.",
-    )
+        raise SlideNotReadableError(
+            f"The slide {path.name} cannot be read: {reason_of(error)}.",
+            cure="Give the account that hepamap runs under the right to read the file and its folder."
+            if error.errno in _FORBIDDEN
+            else "Try again. If it stays so, the operator should look at the slides' storage.",
+        ) from error
 
 
 def _unrecognised(file: Path) -> NotASlideError | SlideDamagedError:

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from structlog.testing import capture_logs
 
 from hepamap import RESEARCH_USE_ONLY
+from tests.api.conftest import services_of
 from tests.conftest import write_tiff_slide
 
 MEMBERS = {"type", "title", "status", "detail", "code", "cure", "instance"}
@@ -130,6 +132,16 @@ def test_a_link_in_a_circle_is_no_slide(client: TestClient, root: Path, slide: P
 def test_a_slide_that_the_server_may_not_read(client: TestClient, slide: Path) -> None:
     slide.chmod(0)
     check_problem(client.post("/api/v1/analyses", json={"slide": {"path": str(slide)}}), 403, "slide_not_readable")
+
+
+def test_a_slide_that_goes_away_while_it_is_looked_at(client: TestClient, slide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Not in a child, which would not have the stand-in.
+    monkeypatch.setattr(services_of(client).readers, "run", lambda function, *arguments: function(*arguments))
+    monkeypatch.setattr("hepamap.slide_files._require_readable", Path.unlink)
+    with capture_logs() as logs:
+        response = client.post("/api/v1/analyses", json={"slide": {"path": str(slide)}})
+    check_problem(response, 403, "slide_not_readable")
+    assert [entry["event"] for entry in logs] == ["request"]
 
 
 @pytest.mark.parametrize(

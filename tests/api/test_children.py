@@ -41,6 +41,10 @@ def stumble() -> None:
     raise ZeroDivisionError("inside")
 
 
+def look_at(file: Path) -> None:
+    file.stat()
+
+
 @pytest.fixture
 def readers() -> Iterator[Children]:
     readers = slide_children(30.0, 2)
@@ -89,6 +93,12 @@ def test_what_is_foreseen_comes_as_it_is_and_the_rest_is_no_problem_of_the_slide
     with pytest.raises(RuntimeError, match="ZeroDivisionError: inside") as crashed:
         readers.run(stumble)
     assert not isinstance(crashed.value, HepamapError)
+
+
+def test_what_a_child_did_not_foresee_names_no_file(readers: Children) -> None:
+    with pytest.raises(RuntimeError, match="FileNotFoundError: No such file or directory") as crashed:
+        readers.run(look_at, Path("/slides/DOE-JANE.svs"))
+    assert "DOE" not in str(crashed.value)
 
 
 def test_only_so_many_work_at_once(readers: Children) -> None:

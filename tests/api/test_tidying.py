@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy.orm import Session
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from hepamap.access.audit import AuditTrail
@@ -81,6 +83,26 @@ def test_what_nobody_foresaw_does_not_end_it(settings: Settings, store: JobStore
     # Also the log of callbacks is cleared in each round, and not only when the server starts.
     assert not outbox.of_job("first")
     assert not outbox.of_job("second")
+
+
+def test_what_the_disk_says_is_logged_without_the_file(
+    settings: Settings, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> Leftovers:
+        raise PermissionError(errno.EACCES, "Permission denied", "/data/uploads/17/DOE-JANE.svs")
+
+    monkeypatch.setattr(store, "expire", refuse)
+
+    async def one_round() -> None:
+        async with tidying(store, keeping_of(settings), None):
+            for _ in range(100):
+                await asyncio.sleep(0.05)
+                if logs:
+                    break
+
+    with capture_logs() as logs:
+        asyncio.run(one_round())
+    assert [(entry["event"], entry["reason"]) for entry in logs] == [("not_tidied", "Permission denied")]
 
 
 def test_its_end_waits_for_what_is_under_way(settings: Settings, store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -192,3 +193,25 @@ def test_a_bundle_has_what_is_pinned(site: Site, prepared: Callable[..., object]
     assert "tag docker.io/library/nginx:1.28.1@sha256:abc docker.io/library/nginx:1.28.1" in calls
     assert [call.split()[-1] for call in calls if call.startswith("save")] == [line.partition("=")[2] for line in images]
     assert os.access(tmp_path / "bundle/check-archive.sh", os.X_OK)
+
+
+def test_every_link_of_a_bundles_documents_leads_to_a_file_in_it(
+    site: Site, prepared: Callable[..., object], tmp_path: Path
+) -> None:
+    prepared("1.2.3")
+    shutil.copytree(REPOSITORY / "docs", site.folder.parent / "docs")
+    weights = shutil.ignore_patterns("*.safetensors")
+    shutil.copytree(REPOSITORY / "models", site.folder.parent / "models", dirs_exist_ok=True, ignore=weights)
+    bundle = tmp_path / "bundle"
+    done = site.run("bundle.sh", str(bundle))
+    assert done.returncode == 0, done.stderr
+    links = [
+        (document, link.partition("#")[0])
+        for document in bundle.rglob("*.md")
+        for link in re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8"))
+        if not re.match(r"[a-z]+:|#", link)
+    ]
+    assert {document.name for document, _ in links} >= {"README.md", "deployment.md", "qupath.md"}
+    places = {document.parent / link for document, link in links}
+    assert [place for place in places if not place.resolve().is_relative_to(bundle) or not place.is_file()] == []
+    assert not (bundle / "docs/images/demo.jpg").exists()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
 from hepamap.access.audit import AuditEvent, AuditTrail
 from hepamap.api.upload_room import UploadLimits
 from hepamap.api.upload_store import UploadStore
@@ -104,4 +106,36 @@ def test_a_callback_is_sent_at_once_and_tried_again_later(store: JobStore, clock
     assert outbox.settle(taken, Attempt(clock(), 0.1, 500, "no")) is DeliveryState.PENDING
     assert outbox.take(10) == []
     clock.advance(6)
+    assert [again.attempts for again in outbox.take(10)] == [2]
+
+
+@pytest.mark.parametrize(("tries", "wait_s"), [(1, 5), (4, 300)])
+def test_a_callback_waits_for_its_next_try_no_longer_than_without(
+    store: JobStore, clock: Clock, tries: int, wait_s: float
+) -> None:
+    clock.now = datetime.now(UTC)
+    outbox = Outbox(store.engine, clock=clock)
+    put(store.engine, "http://127.0.0.1/")
+    for _ in range(tries):
+        clock.advance(3600)
+        (taken,) = outbox.take(10)
+        outbox.settle(taken, Attempt(clock(), 0.1, 500, "no"))
+    clock.advance(-HOURS)
+    assert outbox.take(10) == []
+    clock.advance(wait_s - 1)
+    assert outbox.take(10) == []
+    clock.advance(2)
+    assert [again.attempts for again in outbox.take(10)] == [tries + 1]
+
+
+def test_a_callback_that_is_under_way_is_not_sent_by_another_one_until_its_lease_is_over(store: JobStore, clock: Clock) -> None:
+    clock.now = datetime.now(UTC)
+    outbox = Outbox(store.engine, clock=clock)
+    put(store.engine, "http://127.0.0.1/")
+    outbox.take(10)
+    clock.advance(-HOURS)
+    assert outbox.take(10) == []
+    clock.advance(119)
+    assert outbox.take(10) == []
+    clock.advance(2)
     assert [again.attempts for again in outbox.take(10)] == [2]

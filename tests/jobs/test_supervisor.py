@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from structlog.testing import capture_logs
+
 from hepamap.jobs.processes import exclusive_lock
 from hepamap.jobs.supervisor import SupervisorLimits, WorkerSupervisor
 from tests.jobs.test_runner import wait_for
@@ -71,8 +73,11 @@ def test_a_worker_that_will_not_stop_is_killed(tmp_path: Path) -> None:
 
 def test_a_command_that_does_not_exist_ends_nothing(tmp_path: Path) -> None:
     supervisor = WorkerSupervisor([str(tmp_path / "nothing")], {}, SupervisorLimits(0.01, 0.02, 1.0))
-    supervisor.start()
-    supervisor.stop()
+    with capture_logs() as logs:
+        supervisor.start()
+        wait_for(lambda: bool(logs))
+        supervisor.stop()
+    assert (logs[0]["event"], logs[0]["reason"]) == ("worker_not_started", "No such file or directory")
 
 
 def test_the_worker_goes_when_its_owner_is_killed(tmp_path: Path) -> None:

@@ -153,7 +153,12 @@ def test_a_damaged_database(settings: Settings) -> None:
 
 
 def test_a_database_server_that_does_not_answer(settings: Settings) -> None:
-    assert broken(changed(settings, database_url="postgresql://nobody@127.0.0.1:1/nothing")) == {"database"}
+    away = changed(settings, database_url="postgresql://nobody@127.0.0.1:1/nothing")
+    assert broken(away) == {"database"}
+    # Nothing is lost: neither a backup nor an empty folder would help.
+    assert bad(away)["database"].cure == (
+        "Check that PostgreSQL runs and takes this user, and that no newer hepamap has used the database."
+    )
 
 
 def test_a_clock_that_was_set_back(settings: Settings) -> None:

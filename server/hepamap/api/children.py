@@ -7,7 +7,6 @@ import multiprocessing.process
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -18,6 +17,7 @@ import structlog
 
 from hepamap.api.errors import ServerBusyError
 from hepamap.errors import HepamapError, RegionTooComplexError, SlideDamagedError
+from hepamap.jobs.processes import traceback_of
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -216,8 +216,8 @@ def _serve(line: Connection) -> None:
             found = function(*arguments)
         except HepamapError as error:
             found = error
-        except Exception:
-            found = _Crash(traceback.format_exc())
+        except Exception as error:
+            found = _Crash(traceback_of(error))
         try:
             line.send(found)
         except BrokenPipeError:

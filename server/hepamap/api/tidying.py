@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from hepamap.access.audit import AuditTrail
 from hepamap.delivery.outbox import Outbox
-from hepamap.errors import HepamapError
+from hepamap.errors import HepamapError, reason_of
 from hepamap.jobs.retention import Keeping, collect_garbage
 from hepamap.jobs.store import JobStore, ignore_removed
 from hepamap.operations.keeping import noted_in
@@ -48,8 +48,10 @@ async def _tidy(store: JobStore, keeping: Keeping, trail: AuditTrail | None, eve
         for step in (lambda: _collect(store, keeping, trail), Outbox(store.engine).forget_old):
             try:
                 await run_in_threadpool(step)
-            except (HepamapError, OSError) as error:
-                _log.warning("not_tidied", reason=str(error))
+            except HepamapError as error:
+                _log.warning("not_tidied", reason=error.message)
+            except OSError as error:
+                _log.warning("not_tidied", reason=reason_of(error))
             except Exception:
                 # The last resort: whatever this was, there is another try in an hour, and the disk must not fill up till then.
                 _log.exception("tidying_crashed")

@@ -10,12 +10,13 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import BindParameter, case, delete, exists, literal, or_, select, update
 from sqlalchemy.orm import Session
 
 from hepamap.delivery.tables import AttemptRow, DeliveryRow
 from hepamap.jobs.job import Job
 from hepamap.jobs.sessions import Sessions
+from hepamap.jobs.tables import UtcDateTime
 
 EVENT = "analysis.finished"
 """The one kind of event that there is."""
@@ -133,6 +134,7 @@ class Outbox(Sessions):
             .returning(DeliveryRow)
         )
         with self.writing() as session:
+            _forgive_the_future(session, now)
             return [_delivery(row) for row in session.scalars(statement, execution_options={"synchronize_session": False})]
 
     def settle(self, taken: Delivery, attempt: Attempt) -> DeliveryState:
@@ -181,6 +183,20 @@ class Outbox(Sessions):
             old = select(DeliveryRow.id).where(DeliveryRow.finished_at <= border)
             session.execute(delete(AttemptRow).where(AttemptRow.delivery_id.in_(old.scalar_subquery())))
             session.execute(delete(DeliveryRow).where(DeliveryRow.finished_at <= border))
+
+
+def _forgive_the_future(session: Session, now: datetime) -> None:
+    """Where the clock was set back, count what is left to wait from now on: else it would last until the clock has caught up."""
+
+    def after(seconds: float) -> BindParameter[datetime]:
+        return literal(now + timedelta(seconds=seconds), UtcDateTime)
+
+    # A try that is under way, or whose process has died, waits for the lease; one that has ended, for the next.
+    ended = exists().where(AttemptRow.delivery_id == DeliveryRow.id, AttemptRow.number == DeliveryRow.attempts)
+    waits = [(DeliveryRow.attempts == number, after(seconds)) for number, seconds in enumerate(_BACK_OFF_S, 1)]
+    latest = case((~ended, after(_LEASE_S)), *waits, else_=after(_LEASE_S))
+    ahead = (DeliveryRow.state == DeliveryState.PENDING.value, DeliveryRow.attempts > 0, DeliveryRow.next_at > latest)
+    session.execute(update(DeliveryRow).where(*ahead).values(next_at=latest), execution_options={"synchronize_session": False})
 
 
 def _delivery(row: DeliveryRow, attempts: Sequence[AttemptRow] = ()) -> Delivery:

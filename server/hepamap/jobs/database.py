@@ -28,6 +28,8 @@ _CONNECT_TIMEOUT_S = 10
 _CLOCK_AGE_S = 300.0
 # Any number that no other program on this database uses: who holds it migrates.
 _MIGRATION_LOCK = 0x68657061
+CHECK_POSTGRESQL = "Check that PostgreSQL runs and takes this user, and that no newer hepamap has used the database."
+"""The cure where a database of PostgreSQL cannot be used."""
 
 
 def open_database(place: Path | str) -> Engine:
@@ -82,7 +84,7 @@ def _unusable(url: URL, error: Exception) -> JobStoreError:
     cause = error.orig if hasattr(error, "orig") else error
     return JobStoreError(
         f"The job database {_name_of(url)} cannot be used: {str(cause).strip()}.",
-        cure="Check that PostgreSQL runs and takes this user, and that no newer hepamap has used the database."
+        cure=CHECK_POSTGRESQL
         if is_postgresql(url)
         else "Check that its folder is writable and its disk not full, and that no newer hepamap has used it.",
     )

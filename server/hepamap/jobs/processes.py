@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TextIO
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import ExcInfo, Processor
+
+from hepamap.errors import reason_of
 
 if sys.platform == "win32":
     import msvcrt
@@ -39,9 +43,9 @@ def configure_logging(level: int = logging.INFO) -> None:
     )
     endings: list[Processor] = (
         # Without the values of variables, which rich would show: they may name a patient.
-        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        [structlog.dev.ConsoleRenderer(exception_formatter=_show_traceback)]
         if sys.stderr.isatty()
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        else [structlog.processors.ExceptionRenderer(_traceback), structlog.processors.JSONRenderer()]
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -53,6 +57,36 @@ def configure_logging(level: int = logging.INFO) -> None:
     # alembic tells every start that there was nothing to do, procrastinate every time that somebody looked.
     for name in ("alembic", "procrastinate"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def traceback_of(error: BaseException) -> str:
+    """A traceback for the log: errors of the system name no file in it, which may be a slide's or an upload's."""
+    text = "".join(traceback.format_exception(error)).rstrip("\n")
+    for part in _all_of(error):
+        # What copying a tree collects has no file of its own, and all of them in its text.
+        if isinstance(part, OSError) and (part.filename is not None or isinstance(part, shutil.Error)):
+            text = text.replace(str(part), reason_of(part))
+    return text
+
+
+def _all_of(error: BaseException) -> Iterator[BaseException]:
+    """An error, and all that a traceback shows with it."""
+    waiting: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while waiting:
+        part = waiting.pop()
+        if part is not None and id(part) not in seen:
+            seen.add(id(part))
+            yield part
+            waiting += [part.__cause__, part.__context__, *(part.exceptions if isinstance(part, BaseExceptionGroup) else ())]
+
+
+def _traceback(exc_info: ExcInfo) -> str:
+    return traceback_of(exc_info[1])
+
+
+def _show_traceback(stream: TextIO, exc_info: ExcInfo) -> None:
+    stream.write("\n" + _traceback(exc_info))
 
 
 def call_when_closed(stream: IO[bytes], action: Callable[[], None]) -> None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import structlog
 
+from hepamap.errors import reason_of
+
 _log = structlog.stdlib.get_logger(__name__)
 
 # A worker that lived so long died of something else than its start, so the pause between restarts begins anew.
@@ -63,7 +65,7 @@ class WorkerSupervisor:
             try:
                 status = self._run_once()
             except OSError as error:
-                _log.error("worker_not_started", reason=str(error))
+                _log.error("worker_not_started", reason=reason_of(error))
                 status = None
             if self._stopping.is_set():
                 _log.info("worker_stopped", status=status)

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from hepamap.access.audit import AuditTrail
 from hepamap.access.keys import KeyStore
-from hepamap.jobs.database import connect, newest_schema
+from hepamap.jobs.database import CHECK_POSTGRESQL, connect, newest_schema
 from hepamap.jobs.tables import JobRow
 from hepamap.operations.findings import Finding, broken, ok, warning
 from hepamap.settings import Settings
@@ -31,7 +31,9 @@ def database(settings: Settings) -> Iterator[Finding]:
         yield from _content(engine, settings)
     except SQLAlchemyError as error:
         cause = str(getattr(error, "orig", error)).strip()
-        yield broken("database", f"The job database cannot be used: {cause}.", cure=_LOST)
+        # A server that does not answer has lost nothing.
+        cure = CHECK_POSTGRESQL if settings.database_url else _LOST
+        yield broken("database", f"The job database cannot be used: {cause}.", cure=cure)
     finally:
         engine.dispose()
 
