@@ -136,12 +136,18 @@ def test_no_model(person: Person, guide: str, made: Callable[..., tuple[str, Key
     assert "✗ The server has no model, so it cannot analyse anything." in report(person, guide)
 
 
-def test_the_file_is_not_seen(person: Person, guide: str, made: Callable[..., tuple[str, KeyStore]]) -> None:
+@pytest.mark.parametrize(
+    ("uri", "folder"), [("file:///elsewhere/a.svs", "/elsewhere"), ("file:///Volumes/slides/case/a.svs", "/Volumes/slides")]
+)
+def test_the_file_is_not_seen(
+    person: Person, guide: str, made: Callable[..., tuple[str, KeyStore]], uri: str, folder: str
+) -> None:
     person.settings["server"], _ = made(path_mappings={"S:\\other": "/nowhere"})
     assert person.image is not None
-    person.image["uris"] = ["file:///elsewhere/a.svs"]
+    person.image["uris"] = [uri]
     text = report(person, guide)
     assert "✗ The server cannot use the file of this slide. It says: " in text
+    assert f"ask the operator to map '{folder}' to a slide folder (HEPAMAP_PATH_MAPPINGS)" in text
     assert "write both names into hepamap > Settings…, or ask whoever runs it to map them" in text
 
 
