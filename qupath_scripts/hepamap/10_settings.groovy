@@ -91,10 +91,11 @@ class HepamapSettings {
     static boolean preview() { get('preview') != false }
 
     static String server() {
-        List known = [arguments.server, System.getenv('HEPAMAP_URL'), stored().server, builtInServer, DEFAULT_URL]
+        List known = [arguments.server, stored().server, System.getenv('HEPAMAP_URL'), builtInServer, DEFAULT_URL]
         String given = known.collect { it?.toString()?.trim() }.find { it }
         String address = given.contains('://') ? given : "http://${given}"
-        address = address.replaceAll(/\s+/, '').replaceAll('/+$', '').replaceAll('/(api(/v1)?|docs|qupath)$', '').replaceAll('/+$', '')
+        address = address.replaceAll(/\s+/, '').replaceAll('/+$', '').replaceAll('/(api(/v1)?|docs|qupath(/hepamap[.]groovy)?)$', '')
+            .replaceAll('/+$', '')
         try {
             URI uri = new URI(address)
             if (!(given =~ /\S\s+\S/) && uri.getHost() && uri.getScheme().toLowerCase(Locale.ROOT) in ['http', 'https']) return address

@@ -67,10 +67,26 @@ def test_without_settings_the_server_decides(person: Person) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["  HOST:PORT ", "http://HOST:PORT/", "HOST:PORT/api", "http://HOST:PORT/api/v1/", "http://HOST:PORT/docs"]
+    "address",
+    [
+        *("  HOST:PORT ", "http://HOST:PORT/", "HOST:PORT/api", "http://HOST:PORT/api/v1/", "http://HOST:PORT/docs"),
+        *("http://HOST:PORT/qupath", "http://HOST:PORT/qupath/hepamap.groovy"),
+    ],
 )
 def test_addresses_are_understood(person: Person, address: str) -> None:
     person.settings["server"] = address.replace("HOST:PORT", person.server.url.removeprefix("http://"))
+    assert "No tumor region" in person.sees()
+
+
+def test_which_server_counts(person: Person) -> None:
+    from_script = {"SERVER_URL": "'http://script.invalid'"}
+    person.constants |= from_script
+    person.settings["server"] = "http://stored.invalid"
+    assert "No computer is known by the name in http://stored.invalid" in person.sees()
+    given = '{"server": "http://given.invalid"}'
+    assert "No computer is known by the name in http://given.invalid" in person.sees("editor", args=["detect", given])
+    assert person.server.asked == []
+    person.settings.pop("server")  # then the environment's, which is the one that the person has
     assert "No tumor region" in person.sees()
 
 
