@@ -192,7 +192,7 @@ class Played {
     }
 
     private void run(boolean onFx, Map variables, ImageData batchImage = null) {
-        def script = Cases.scriptOf(given.script, variables + ['qupath.script.file': '/scripts/hepamap.groovy'], printed)
+        def script = Cases.scriptOf(given.script, variables + ['qupath.script.file': given.script_file ?: '/scripts/hepamap.groovy'], printed)
         def returned = new CountDownLatch(1)
         Runnable run = {
             QPEx.batchImage.set(batchImage)
