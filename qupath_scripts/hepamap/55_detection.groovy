@@ -57,10 +57,16 @@ class Detection {
             [coarse, fine].findAll { it != null }.each { it.stop() }
             return failure(gone.message)
         } catch (Trouble trouble) {
-            return failure(withdrawn(trouble.message))
+            return unanswered(trouble.message)
         } catch (Throwable error) {
-            return failure(withdrawn(Reasons.unforeseen(error)))
+            return unanswered(Reasons.unforeseen(error))
         }
+    }
+
+    /** Without the fine answer, nobody needs the coarse one: not here, and not on the server. */
+    private Map unanswered(String text) {
+        coarse?.stop()
+        failure(withdrawn(text))
     }
 
     static Map failure(String text) { [failed: true, title: 'not done', text: text] }
