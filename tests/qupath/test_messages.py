@@ -102,7 +102,7 @@ CASES: dict[str, tuple[Trouble, str, str]] = {
     "nothing selected": (image(objects=[]), "No annotation is selected", "for the whole slide"),
     "bad address": (address("http://not an address"), "“http://not an address” is not the address", "http://server:8000"),
     "bad scheme": (address("ftp://server"), "“ftp://server” is not the address", "http://server:8000"),
-    "nobody there": (closed_port, "No server answers at http://127.0.0.1:", "firewall"),
+    "nobody there": (closed_port, "No server answers at http://127.0.0.1:", "though its computer is there"),
     "unknown name": (address("nowhere.invalid"), "No computer is known by the name in http://nowhere.invalid", "HEPAMAP_URL"),
     "slow": (slow, "The server at http://127.0.0.1:", "took too long"),
     "http, not https": (secure, "The secure connection to https://127.0.0.1:", "certificate"),
