@@ -96,6 +96,11 @@ CASES: dict[str, tuple[Trouble, str, str]] = {
     ),
     "many files": (image(uris=[SLIDE_URI, "file:///b.svs"]), "This image is not one file on a disk", "file:///b.svs"),
     "cropped": (image(transformed=True), "This image is a rotated, cropped", "Open the original slide"),
+    "flipped": (
+        image(builder="flipped"),
+        "This image is a rotated, cropped or otherwise changed view",
+        "Open the original slide",
+    ),
     "rotated": (image(builder="rotated"), "This image is a rotated, cropped", "Open the original slide"),
     "second series": (image(series=2), "This image is one of several in its file (series 2)", "open that one"),
     "z-stack": (image(planes=5), "This image has 5 focus planes", "open such a slide"),
