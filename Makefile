@@ -61,7 +61,7 @@ fuzz: install  ## 2000 slides of each kind with changed bytes; says how they end
 polling: install  ## Time GET /health/live while a slide runs and 50 clients poll; fails above 100 ms at p99.
 	$(BIN)/python -m tests.worker.polling
 
-slider: install  ## Time the contours of a resection from the threshold slider to QuPath's hierarchy (a stand-in; Groovy and JavaFX needed).
+slider: install  ## Time a resection's contours from the threshold slider to QuPath's hierarchy (a stand-in; Groovy, JavaFX); fails above 300 ms.
 	HEPAMAP_TEST_SLIDER_MOVES=20 $(BIN)/python -m pytest -s tests/qupath/test_resection.py
 
 big-upload: install  ## 3 GB to a real server, cut 5 times: whole, and in flat memory. Takes 3 GB below build/.

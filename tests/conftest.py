@@ -44,6 +44,43 @@ def write_tiff_slide(path: Path, rgb: NDArray[np.uint8], mpp: float | tuple[floa
     return path
 
 
+def write_bounded_slide(path: Path, rgb: NDArray[np.uint8], mpp: float, corner: tuple[int, int], level0: tuple[int, int]) -> Path:
+    """Write a slide of which only a part was scanned, as Leica's SCN: OpenSlide tells its bounds, and QuPath crops to them.
+
+    Args:
+        path: where, ending in .scn.
+        rgb: what was scanned.
+        mpp: µm per pixel.
+        corner: where that begins in level 0, px.
+        level0: width and height of level 0.
+    """
+    height, width = rgb.shape[:2]
+    nm = round(mpp * 1000)
+    description = (
+        '<?xml version="1.0"?><scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01">'
+        f'<collection name="c" sizeX="{level0[0] * nm}" sizeY="{level0[1] * nm}"><image name="i">'
+        '<creationDate>2026-01-01T00:00:00Z</creationDate><device model="m" version="1"/>'
+        f'<pixels sizeX="{width}" sizeY="{height}"><dimension sizeX="{width}" sizeY="{height}" r="0" ifd="0"/></pixels>'
+        f'<view sizeX="{width * nm}" sizeY="{height * nm}" offsetX="{corner[0] * nm}" offsetY="{corner[1] * nm}"/>'
+        "<scanSettings><objectiveSettings><objective>20</objective></objectiveSettings><illuminationSettings>"
+        "<numericalAperture>0.4</numericalAperture><illuminationSource>brightfield</illuminationSource></illuminationSettings>"
+        "</scanSettings></image></collection></scn>"
+    )
+    per_cm = (10_000 / mpp, 10_000 / mpp)
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(
+            rgb,
+            tile=(256, 256),
+            photometric="rgb",
+            compression="zlib",
+            metadata=None,
+            description=description,
+            resolution=per_cm,
+            resolutionunit="CENTIMETER",
+        )
+    return path
+
+
 @pytest.fixture
 def write_slide(tmp_path: Path) -> WriteSlide:
     def write(

@@ -84,17 +84,25 @@ class HepamapSettings {
 
     static String user() { text('user') ?: System.getProperty('user.name') }
 
-    /** Which region a run is about, where its caller says so: slide, selection or auto. */
+    /** Which region a run is about, where its caller says so: slide, selection, auto, or region. */
     static String where() { arguments.where?.toString() ?: 'auto' }
+
+    /** The region itself, as GeoJSON, where a run is about `region`. */
+    static Map region() {
+        if (arguments.region instanceof Map && arguments.region.features instanceof List) return arguments.region
+        throw new Trouble('Where is said to be region, but none is given. Give it as “region”: a FeatureCollection of polygons in GeoJSON, in px ' +
+            'of the image.')
+    }
 
     /** A quick coarse pass comes before the fine one. */
     static boolean preview() { get('preview') != false }
 
     static String server() {
-        List known = [arguments.server, System.getenv('HEPAMAP_URL'), stored().server, builtInServer, DEFAULT_URL]
+        List known = [arguments.server, stored().server, System.getenv('HEPAMAP_URL'), builtInServer, DEFAULT_URL]
         String given = known.collect { it?.toString()?.trim() }.find { it }
         String address = given.contains('://') ? given : "http://${given}"
-        address = address.replaceAll(/\s+/, '').replaceAll('/+$', '').replaceAll('/(api(/v1)?|docs|qupath)$', '').replaceAll('/+$', '')
+        address = address.replaceAll(/\s+/, '').replaceAll('/+$', '').replaceAll('/(api(/v1)?|docs|qupath(/hepamap[.]groovy)?)$', '')
+            .replaceAll('/+$', '')
         try {
             URI uri = new URI(address)
             if (!(given =~ /\S\s+\S/) && uri.getHost() && uri.getScheme().toLowerCase(Locale.ROOT) in ['http', 'https']) return address

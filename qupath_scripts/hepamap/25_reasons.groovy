@@ -56,9 +56,14 @@ class Reasons {
         if (has(UnresolvedAddressException)) {
             return "No computer is known by the name in ${server}. Check its spelling, and that this computer is in the network. ${WHERE}"
         }
-        if (has(HttpConnectTimeoutException) || has(ConnectException)) {
-            return "No server answers at ${server}. Check that hepamap is running, that the address and port are right, and that " +
-                "no firewall is between. ${WHERE}"
+        // A computer that is there refuses the connection at once; else nothing comes back, or the way to it is unknown.
+        if (has(HttpConnectTimeoutException) || has(NoRouteToHostException) || causes.any { it.message =~ /(?i)unreachable/ }) {
+            return "The computer of ${server} cannot be reached from here. Check that this computer is in the network (cable, Wi-Fi, VPN), " +
+                "that the address is right, and that no firewall is between. ${WHERE}"
+        }
+        if (has(ConnectException)) {
+            return "No server answers at ${server}, though its computer is there. Check that hepamap is running, and that address and " +
+                "port are right. ${WHERE}"
         }
         if (has(HttpTimeoutException) || has(TimeoutException)) {
             return "The server at ${server} took too long to answer. It may be busy: try again in a minute."

@@ -69,6 +69,21 @@ class OpenImage {
         polygons.size() == 1 ? [type: 'Polygon', coordinates: polygons[0]] : [type: 'MultiPolygon', coordinates: polygons]
     }
 
+    /** Of a region in GeoJSON, px². */
+    static double areaOf(Map region) {
+        region.features.collectMany { it.geometry.type == 'Polygon' ? [it.geometry.coordinates] : it.geometry.coordinates }.collect { rings ->
+            ringArea(rings[0]) - (rings.drop(1).collect { ringArea(it) }.sum() ?: 0.0d)
+        }.sum() ?: 0.0d
+    }
+
+    private static double ringArea(List ring) {
+        double twice = 0.0d
+        for (int i = 0; i + 1 < ring.size(); i++) {
+            twice += (ring[i][0] as double) * (ring[i + 1][1] as double) - (ring[i + 1][0] as double) * (ring[i][1] as double)
+        }
+        Math.abs(twice) / 2
+    }
+
     /** A contour that we drew and that nobody has made theirs: locked, of our class, with our metadata. */
     static boolean isOurs(object) {
         object.isAnnotation() && object.isLocked() && object.getPathClass()?.toString() == TUMOUR_CLASS &&

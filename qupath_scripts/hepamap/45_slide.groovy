@@ -38,8 +38,11 @@ class SlideOnServer {
 /** A resumable upload (tus 1.0); which one belongs to which file is remembered, so that it goes on even after QuPath was closed. */
 class SlideUpload {
     static int PIECE_BYTES = 8 * 1024 * 1024
-    static int TRIES = 5
     static long PAUSE_MS = 2000
+    /** Without any progress; longer than a server waits for a client that went silent, and keeps the upload locked for it (60 s). */
+    static long GIVE_UP_MS = 150_000
+    /** The server waited in vain, is at another offset, or still waits for what was cut: what its HEAD says is where to go on. */
+    static final List LIKE_A_CUT = [408, 409, 423]
 
     final ServerCalls calls
     final Path file
@@ -110,30 +113,37 @@ class SlideUpload {
             location = create(total, name)
             offset = 0L
         }
-        int failures = 0
+        long movedAt = System.currentTimeMillis()
         while (offset < total) {
             double share = offset / (double) total
             calls.work.tell(String.format(Locale.ROOT, 'Uploading · %.0f %% of %.1f MB', 100 * share, total / 1e6d), share)
+            long reached
             try {
-                offset = piece(data, location, offset)
-                failures = 0
+                reached = piece(data, location, offset)
             } catch (NoAnswer cut) {
-                failures++
-                if (failures >= TRIES) {
+                if (System.currentTimeMillis() - movedAt > GIVE_UP_MS) {
                     throw new Trouble("The upload broke off (${cut.message}) What has arrived is kept for a day: run this again to go on.")
                 }
                 calls.work.tell('The upload was cut; going on in a moment', share)
                 calls.work.rest(Math.max(PAUSE_MS, cut.waitMs))
-                try {
-                    Long kept = offsetOf(location)
-                    if (kept == null) throw new Trouble('The server has forgotten the upload. Run this again to send it anew.')
-                    offset = kept
-                } catch (NoAnswer stillCut) {
-                    // the next piece will tell
-                }
+                reached = kept(location, offset)
             }
+            if (reached > offset) movedAt = System.currentTimeMillis()
+            offset = reached
         }
         location.tokenize('/').last()
+    }
+
+    /** Where to go on after a cut. */
+    private long kept(String location, long offset) {
+        Long kept
+        try {
+            kept = offsetOf(location)
+        } catch (NoAnswer stillCut) {
+            return offset  // the next piece will tell
+        }
+        if (kept == null) throw new Trouble('The server has forgotten the upload. Run this again to send it anew.')
+        kept
     }
 
     private long piece(Path data, String location, long offset) {
@@ -144,7 +154,13 @@ class SlideUpload {
             input.readFully(bytes)
         }
         def headers = ['Tus-Resumable': '1.0.0', 'Upload-Offset': offset, 'Content-Type': 'application/offset+octet-stream']
-        def answer = calls.ask('PATCH', location, bytes, ServerCalls.CONTOURS_S, headers)
+        def answer
+        try {
+            answer = calls.ask('PATCH', location, bytes, ServerCalls.CONTOURS_S, headers)
+        } catch (Refused refused) {
+            if (refused.status in LIKE_A_CUT) throw new NoAnswer(refused.message)
+            throw refused
+        }
         answer.headers().firstValue('Upload-Offset').orElse("${offset + bytes.length}") as long
     }
 

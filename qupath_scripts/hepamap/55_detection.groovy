@@ -31,7 +31,7 @@ class Detection {
         this.quiet = quiet
     }
 
-    /** What is asked, apart from the slide; `where`: slide, selection, or auto for the selection where there is one. */
+    /** What is asked, apart from the slide; `where`: slide, selection, auto for the selection where there is one, or region for a given one. */
     static Map question(imageData, String where = 'auto') {
         OpenImage.localPath(imageData)  // what cannot be placed is refused before anything is asked
         Map question = [client_view: OpenImage.clientView(imageData.getServer())]
@@ -39,7 +39,7 @@ class Detection {
             def given = HepamapSettings.get(name)
             if (given != null && given != '') question[name] = given
         }
-        Map region = where == 'slide' ? null : OpenImage.selectedRegion(imageData)
+        Map region = where == 'slide' ? null : where == 'region' ? HepamapSettings.region() : OpenImage.selectedRegion(imageData)
         if (region == null && where == 'selection') {
             throw new Trouble('No annotation is selected. Draw one and select it, or use hepamap > Detect tumor for the whole slide.')
         }
@@ -57,10 +57,16 @@ class Detection {
             [coarse, fine].findAll { it != null }.each { it.stop() }
             return failure(gone.message)
         } catch (Trouble trouble) {
-            return failure(withdrawn(trouble.message))
+            return unanswered(trouble.message)
         } catch (Throwable error) {
-            return failure(withdrawn(Reasons.unforeseen(error)))
+            return unanswered(Reasons.unforeseen(error))
         }
+    }
+
+    /** Without the fine answer, nobody needs the coarse one: not here, and not on the server. */
+    private Map unanswered(String text) {
+        coarse?.stop()
+        failure(withdrawn(text))
     }
 
     static Map failure(String text) { [failed: true, title: 'not done', text: text] }
@@ -118,9 +124,7 @@ class Detection {
         if (request.region == null) return false
         Double width = request.client_view.pixel_width_um, height = request.client_view.pixel_height_um
         if (width == null || height == null) return true
-        double area = place.imageData.getHierarchy().getSelectionModel().getSelectedObjects()
-            .collect { it.getROI() }.findAll { it != null && it.isArea() }.collect { it.getArea() as double }.sum() ?: 0.0d
-        area * width * height / 1e6 < SMALL_REGION_MM2
+        OpenImage.areaOf(request.region) * width * height / 1e6 < SMALL_REGION_MM2
     }
 
     /** The same for the same question: what is asked, and the model with its version. */
@@ -199,12 +203,13 @@ class Detection {
          analysis: fine.id, text: summaryText(question, analysis, contours, change.drawn.size(), replaced)]
     }
 
-    /** The step says all that was asked, also what was left to the server: settings may be others when it is repeated. */
+    /** The step says all that was asked, also what was left to the server: settings and selection may be others when it is repeated. */
     private void note(image, Map question, String model, String version) {
         Map noted = [model: model, analysis: fine.id, region: question.region == null ? 'whole slide' : 'selected annotations']
-        Map asked = [where: question.region == null ? 'slide' : 'selection'] + ASKED.collectEntries { [(it): question[it]] }
-        asked.each { if (!(it.key in ['model', 'where']) && it.value != null) noted[it.key] = it.value.toString() }
+        Map asked = ASKED.collectEntries { [(it): question[it]] }
+        asked.each { if (it.key != 'model' && it.value != null) noted[it.key] = it.value.toString() }
         asked.model = version ?: model
+        asked += question.region == null ? [where: 'slide'] : [where: 'region', region: question.region]
         Steps.add(image, 'Detect tumor (hepamap)', noted, "hepamap drew its contours here (${model})", 'detect', asked)
     }
 
@@ -226,8 +231,24 @@ class Detection {
 
 /** Notes in QuPath's workflow; each is a script that can be run again. */
 class Steps {
-    /** The file of this script, as QuPath told it; null where QuPath ran a text without a file. */
+    /** Java takes no longer text in one piece than 65535 bytes. */
+    static final int PIECE = 2000
+
+    /** The file of this script; null where QuPath ran a text without a file. */
     static String scriptFile = null
+
+    /** Where the script was read from; else the file that QuPath runs, unless that is a script of the user's that runs this one. */
+    static String ownFile(String told) {
+        File read = null
+        try {
+            read = new File(Hepamap.protectionDomain.codeSource.location.toURI())
+        } catch (RuntimeException | URISyntaxException textWithoutFile) {
+            // QuPath reads the file itself
+        }
+        [read, told == null ? null : new File(told)].find { it != null && isOurs(it) }?.path
+    }
+
+    private static boolean isOurs(File file) { file.isFile() && file.getText('UTF-8').contains('class Hepamap {') }
 
     static void add(image, String name, Map noted, String comment, String command, Map arguments) {
         image.getHistoryWorkflow().addStep(new DefaultScriptableWorkflowStep(name, noted, text(comment, command, arguments)))
@@ -238,12 +259,19 @@ class Steps {
         image.getHistoryWorkflow().addStep(new DefaultScriptableWorkflowStep(name, noted, "// ${comment}".toString()))
     }
 
+    /** One expression, without a name of its own: QuPath makes a script of many steps by writing them one below the other. */
     static String text(String comment, String command, Map arguments) {
-        String file = scriptFile ?: HepamapSettings.folder().resolve('hepamap.groovy').toString()
+        String file = quoted(scriptFile ?: HepamapSettings.folder().resolve('hepamap.groovy').toString())
         "// ${comment}\n" +
-            "def hepamap = ${quoted(file)}\n" +
-            "def told = [args: [${quoted(command)}, ${quoted(JsonOutput.toJson(arguments))}] as String[], 'qupath.script.file': hepamap]\n" +
-            'new GroovyShell(getClass().classLoader, new Binding(told)).evaluate(new File(hepamap))'
+            'new GroovyShell(getClass().classLoader, new Binding(binding.variables + [' +
+            "args: [${quoted(command)}, ${inPieces(JsonOutput.toJson(arguments))}] as String[],\n" +
+            "    'qupath.script.file': ${file}])).evaluate(new File(${file}))"
+    }
+
+    private static String inPieces(String text) {
+        if (text.size() <= PIECE) return quoted(text)
+        List pieces = (0..<text.size()).step(PIECE).collect { quoted(text.substring(it, Math.min(text.size(), it + PIECE))) }
+        "[\n${pieces.join(',\n')}].join('')"
     }
 
     static String quoted(String text) { "'" + text.replace('\\', '\\\\').replace("'", "\\'") + "'" }

@@ -49,6 +49,7 @@ class MapOverlay {
     final ProbabilityMap map
     final BufferedImageOverlay overlay
     Closure onRemoved = { }
+    double threshold = 0.0d
     private ChangeListener watch
 
     MapOverlay(viewer, ProbabilityMap map) {
@@ -77,6 +78,7 @@ class MapOverlay {
 
     /** Only the table of colours changes, so this is quick for any map. */
     void colour(double threshold) {
+        this.threshold = threshold
         overlay.setColorModel(Colours.model(threshold, opacity()))
         viewer.repaint()
     }

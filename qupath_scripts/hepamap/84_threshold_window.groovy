@@ -3,11 +3,7 @@
  */
 import javafx.application.Platform
 import javafx.scene.control.Slider
-import javafx.scene.image.ImageView
-import javafx.scene.image.WritableImage
 import javafx.scene.layout.Pane
-import javafx.scene.paint.Color
-import javafx.scene.shape.Line
 import javafx.stage.Stage
 
 class ThresholdWindow {
@@ -40,6 +36,7 @@ class ThresholdWindow {
         def shown = MapOverlay.on(new Place(imageData).viewer())
         if (shown != null) shown.remove()
         else fetched(imageData) { place, calls, overlay ->
+            Legend.show(overlay)
             Windows.tellShortly('The probability map is shown. Key C hides and shows it, too; the opacity slider fades it.')
         }
     }
@@ -104,24 +101,7 @@ class ThresholdWindow {
 
     /** The colours above the slider, and on them the operating points. */
     private Pane marks() {
-        int width = WIDTH_PX - 2 * INSET_PX, height = 14
-        def image = new WritableImage(width, height)
-        def pixels = image.getPixelWriter()
-        for (int x = 0; x < width; x++) {
-            def rgb = Colours.colour(x / (double) (width - 1))
-            for (int y = 0; y < height; y++) pixels.setColor(x, y, Color.rgb(rgb[0], rgb[1], rgb[2]))
-        }
-        def pane = new Pane()
-        def legend = new ImageView(image)
-        legend.relocate(INSET_PX, 0)
-        pane.getChildren().add(legend)
-        (session.map.facts.operating_points ?: []).each { Map point ->
-            double x = INSET_PX + width * (point.threshold as double)
-            def mark = new Line(x, 0, x, height + 6)
-            mark.setStrokeWidth(2)
-            pane.getChildren().add(mark)
-        }
-        pane
+        Legend.bar(WIDTH_PX - 2 * INSET_PX, INSET_PX, (session.map.facts.operating_points ?: []).collect { it.threshold })
     }
 
     /** The model's named thresholds, each a button that moves the slider there. */
@@ -173,6 +153,7 @@ class ThresholdWindow {
         if (!kept) session.back()
         session.overlay.onRemoved = { }
         if (!kept) session.overlay.remove()
+        else if (MapOverlay.on(session.overlay.viewer).is(session.overlay)) Legend.show(session.overlay)
         session.close()
         stage?.close()
     }

@@ -17,7 +17,7 @@ class Hepamap {
         printer = told(binding, 'out') ?: System.out
         HepamapSettings.arguments = [:]
         HepamapSettings.builtInServer = server
-        Steps.scriptFile = told(binding, 'qupath.script.file')
+        Steps.scriptFile = Steps.ownFile(told(binding, 'qupath.script.file')?.toString())
         List arguments = (told(binding, 'args') ?: []) as List
         def imageData = QPEx.getCurrentImageData()
         if (arguments.isEmpty()) {

@@ -11,6 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from hepamap.api.app import create_app
 from hepamap.api.client_paths import parse_client_path
@@ -99,6 +100,35 @@ def test_a_prefix_that_is_missing_from_the_table_is_named(mapping_client: TestCl
     assert (answer["visible"], answer["slide"], answer["reason"]["code"]) == (False, None, "path_not_mapped")
     assert repr(named) in answer["reason"]["cure"]
     check_problem(mapping_client.post("/api/v1/analyses", json={"slide": {"path": path}}), 403, "slide_not_allowed")
+
+
+@pytest.mark.parametrize(
+    ("path", "named"),
+    [
+        ("/Volumes/pathology/2026/case/a.svs", "/Volumes/pathology"),
+        ("file:///Volumes/path%20ology/a.svs", "/Volumes/path ology"),
+        ("/lab/a.svs", "/lab"),
+        ("/home/jane/a.svs", "/home/jane"),
+    ],
+)
+def test_a_folder_of_a_mac_or_linux_that_no_root_covers_is_named(mapping_client: TestClient, path: str, named: str) -> None:
+    with capture_logs() as logs:
+        reason = resolve(mapping_client, path)["reason"]
+        refused = mapping_client.post("/api/v1/analyses", json={"slide": {"path": path}})
+    assert reason["code"] == "outside_roots"
+    assert f"ask the operator to map {named!r} to a slide folder (HEPAMAP_PATH_MAPPINGS)" in reason["cure"]
+    assert refused.json()["cure"] == reason["cure"]
+    # A folder may have a patient's name: the client knows it, a log need not.
+    assert named not in repr(logs)
+    assert "case" not in reason["cure"]
+
+
+@pytest.mark.parametrize("path", ["/a.svs", "/Volumes/other/../a.svs", "ROOT/link.tif", "/Volumes/slides/link.tif"])
+def test_no_folder_is_named_where_mapping_would_not_help(mapping_client: TestClient, root: Path, slide: Path, path: str) -> None:
+    slide.rename(root.parent / "private.tif")
+    (root / "link.tif").symlink_to(root.parent / "private.tif")
+    reason = resolve(mapping_client, path.replace("ROOT", str(root)))["reason"]
+    assert (reason["code"], "HEPAMAP_PATH_MAPPINGS" in reason["cure"]) == ("outside_roots", False)
 
 
 @pytest.mark.parametrize(

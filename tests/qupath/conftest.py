@@ -85,7 +85,8 @@ def own_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def qupath(live_server: FakeHepamap, own_folder: Path) -> Iterator[QuasiQuPath]:
     require_java()
-    process = QuasiQuPath({"HEPAMAP_HOME": str(own_folder), "LANG": "C.UTF-8"})
+    # HEPAMAP_URL counts only where no server is stored: another one of a test stands above it.
+    process = QuasiQuPath({"HEPAMAP_HOME": str(own_folder), "HEPAMAP_URL": live_server.url, "LANG": "C.UTF-8"})
     yield process
     process.close()
 

@@ -110,13 +110,17 @@ def shared_slides() -> Path | None:
     return None
 
 
-@pytest.fixture
-def slide(person: Person, real_server: Server, write_slide: WriteSlide) -> Path:
-    """A slide with a dark square, open in QuPath."""
+def dark_square() -> NDArray[np.uint8]:
     noise = np.random.default_rng(3).integers(-20, 20, (1500, 1800, 1))
     image = (np.array((190, 110, 160)) + noise).astype(np.uint8)
     image[TOP : TOP + SIDE, LEFT : LEFT + SIDE] = 5
-    path = write_slide(image, MPP).rename(real_server.slides / "dark square.tif")
+    return image
+
+
+@pytest.fixture
+def slide(person: Person, real_server: Server, write_slide: WriteSlide) -> Path:
+    """A slide with a dark square, open in QuPath."""
+    path = write_slide(dark_square(), MPP).rename(real_server.slides / "dark square.tif")
     person.settings["server"] = real_server.url
     person.image = {"name": path.name, "level0": [1800, 1500], "um_per_px": MPP, "uris": [path.as_uri()], "objects": []}
     return path

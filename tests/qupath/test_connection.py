@@ -5,9 +5,11 @@ from __future__ import annotations
 import http.server
 import json
 import re
+import socket
 import stat
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from tests.ports import free_port
 from tests.qupath.conftest import Person, the_dialog
 from tests.qupath.fake_server import Answer
 from tests.qupath.live import Server, listening
+from tests.qupath.quasi_qupath import client_script
 from tests.qupath.test_messages import guide_patterns, require_in_guide
 
 
@@ -79,6 +82,43 @@ def test_no_worker(person: Person, guide: str, made: Callable[..., tuple[str, Ke
 def test_nobody_answers(person: Person, guide: str) -> None:
     person.settings["server"] = f"127.0.0.1:{free_port()}"
     assert report(person, guide).startswith("✗ No server answers at http://127.0.0.1:")
+
+
+UNREACHED = "✗ The computer of http://{} cannot be reached from here. Check that this computer is in the network"
+
+
+def test_no_network(person: Person, guide: str) -> None:
+    # No way leads there: the same to a program as an address of the hospital's while the cable is out.
+    person.settings["server"] = "255.255.255.255:8000"
+    assert report(person, guide).startswith(UNREACHED.format("255.255.255.255:8000"))
+
+
+def test_nothing_comes_back(person: Person, guide: str) -> None:
+    person.constants["CONNECT_S"] = "1"
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, ExitStack() as stack:
+        # Where its queue is full, the system lets further callers wait without a word, as a firewall does.
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(server.getsockname())
+        person.settings["server"] = f"127.0.0.1:{server.getsockname()[1]}"
+        assert report(person, guide).startswith(UNREACHED.format(person.settings["server"]))
+
+
+@pytest.mark.parametrize(
+    "failed",
+    [
+        "new NoRouteToHostException('No route to host')",
+        "new SocketException('Network is unreachable: no further information')",
+    ],
+)
+def test_what_other_systems_say_where_nothing_can_be_reached(person: Person, failed: str) -> None:
+    wrapped = f"new java.util.concurrent.ExecutionException(new ConnectException().initCause({failed}))"
+    client = client_script().rpartition("Hepamap.start(")[0]
+    outcome = person.runs_it(
+        "headless", script=f"{client}\nthrow new Trouble('✗ ' + Reasons.whyNoAnswer('http://a', {wrapped}))\n"
+    )
+    assert outcome["thrown"].startswith("Trouble: " + UNREACHED.format("a"))
 
 
 def test_a_name_that_nobody_knows(person: Person, guide: str) -> None:
@@ -136,12 +176,18 @@ def test_no_model(person: Person, guide: str, made: Callable[..., tuple[str, Key
     assert "✗ The server has no model, so it cannot analyse anything." in report(person, guide)
 
 
-def test_the_file_is_not_seen(person: Person, guide: str, made: Callable[..., tuple[str, KeyStore]]) -> None:
+@pytest.mark.parametrize(
+    ("uri", "folder"), [("file:///elsewhere/a.svs", "/elsewhere"), ("file:///Volumes/slides/case/a.svs", "/Volumes/slides")]
+)
+def test_the_file_is_not_seen(
+    person: Person, guide: str, made: Callable[..., tuple[str, KeyStore]], uri: str, folder: str
+) -> None:
     person.settings["server"], _ = made(path_mappings={"S:\\other": "/nowhere"})
     assert person.image is not None
-    person.image["uris"] = ["file:///elsewhere/a.svs"]
+    person.image["uris"] = [uri]
     text = report(person, guide)
     assert "✗ The server cannot use the file of this slide. It says: " in text
+    assert f"ask the operator to map '{folder}' to a slide folder (HEPAMAP_PATH_MAPPINGS)" in text
     assert "write both names into hepamap > Settings…, or ask whoever runs it to map them" in text
 
 

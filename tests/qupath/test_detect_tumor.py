@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.qupath.conftest import SLIDE_PATH, Person, the_dialog
 from tests.qupath.fake_server import ANALYSIS_ID, MODEL, NOTICE, Answer, analysis, collection, feature
+from tests.qupath.quasi_qupath import client_script, with_constants
+from tests.qupath.test_messages import require_in_guide
 
 SQUARE = [[[1000.0, 2000.0], [3000.25, 2000.0], [3000.25, 4000.5], [1000.0, 4000.5], [1000.0, 2000.0]]]
 HOLE = [[1500.0, 2500.0], [1500.0, 2600.0], [1600.0, 2600.0], [1600.0, 2500.0], [1500.0, 2500.0]]
@@ -67,10 +71,26 @@ def test_without_settings_the_server_decides(person: Person) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["  HOST:PORT ", "http://HOST:PORT/", "HOST:PORT/api", "http://HOST:PORT/api/v1/", "http://HOST:PORT/docs"]
+    "address",
+    [
+        *("  HOST:PORT ", "http://HOST:PORT/", "HOST:PORT/api", "http://HOST:PORT/api/v1/", "http://HOST:PORT/docs"),
+        *("http://HOST:PORT/qupath", "http://HOST:PORT/qupath/hepamap.groovy"),
+    ],
 )
 def test_addresses_are_understood(person: Person, address: str) -> None:
     person.settings["server"] = address.replace("HOST:PORT", person.server.url.removeprefix("http://"))
+    assert "No tumor region" in person.sees()
+
+
+def test_which_server_counts(person: Person) -> None:
+    from_script = {"SERVER_URL": "'http://script.invalid'"}
+    person.constants |= from_script
+    person.settings["server"] = "http://stored.invalid"
+    assert "No computer is known by the name in http://stored.invalid" in person.sees()
+    given = '{"server": "http://given.invalid"}'
+    assert "No computer is known by the name in http://given.invalid" in person.sees("editor", args=["detect", given])
+    assert person.server.asked == []
+    person.settings.pop("server")  # then the environment's, which is the one that the person has
     assert "No tumor region" in person.sees()
 
 
@@ -247,19 +267,79 @@ def repeated(step: Mapping[str, Any]) -> Any:
     return json.loads(told[1])
 
 
-@pytest.mark.parametrize("item", ["Detect tumor", "Detect in selection"])
-def test_a_step_of_the_workflow_asks_the_same_again(person: Person, item: str) -> None:
-    assert person.image is not None
+@pytest.fixture
+def own_file(person: Person, tmp_path: Path) -> Path:
+    """The client where a user keeps it; QuPath says of its scripts in which file they are."""
+    path = tmp_path / "Leber's scripts" / "hepamap.groovy"
+    path.parent.mkdir()
+    path.write_text(with_constants(client_script(), person.constants), encoding="utf-8")
     person.server.answer("GET", "/api/v1/models/hcc-10x%401.0.0", Answer(200, MODEL))
-    person.settings |= {"threshold": 0.7}
-    person.image["objects"] = [{"polygons": [SQUARE], "selected": True}]
-    (step,) = person.runs_it(item=item)["image"]["workflow"]
-    # Later, with other settings.
+    return path
+
+
+def asked_again(person: Person, *steps: Mapping[str, Any]) -> list[Any]:
+    """What is asked when a script is made of these steps and run later, with other settings and another selection."""
+    assert person.image is not None
+    before = len(person.server.questions())
     person.settings |= {"threshold": 0.2, "stride": 64, "model": "hcc-5x", "min_area_um2": 1}
-    person.runs_it("headless", args=["detect", json.dumps(repeated(step))])
-    first, second = person.server.questions()
-    assert second == {**first, "model": "hcc-10x@1.0.0"}
-    assert ("region" in second) == (item == "Detect in selection")
+    person.image["objects"] = [{"polygons": [[HOLE]], "selected": True}]
+    outcome = person.runs_it("headless", script="\n".join(step["script"] for step in steps) + "\n", script_file="/other.groovy")
+    assert outcome["thrown"] is None
+    assert outcome["printed"].count("hepamap: done. No tumor region") == len(steps)
+    return person.server.questions()[before:]
+
+
+def ring(x: float) -> list[list[float]]:
+    turns = [turn / 998 * math.tau for turn in range(998)]
+    points = [[x + 2900 * math.cos(turn), 5000 + 2900 * math.sin(turn)] for turn in turns]
+    return [*points, points[0]]
+
+
+@pytest.mark.parametrize("item", ["Detect tumor", "Detect in selection"])
+def test_a_step_of_the_workflow_asks_the_same_again(person: Person, own_file: Path, item: str) -> None:
+    assert person.image is not None
+    person.settings |= {"threshold": 0.7}
+    large = [[ring(3000)], [ring(9000)], [ring(15000)]]  # more than Java takes in one text
+    person.image["objects"] = [{"polygons": [SQUARE], "selected": True}, {"polygons": large, "selected": True}]
+    (step,) = person.runs_it(item=item, script_file=str(own_file))["image"]["workflow"]
+    (first,) = person.server.questions()
+    expected = {**first, "model": "hcc-10x@1.0.0"}
+    assert asked_again(person, step, step) == [expected, expected]
+    assert ("region" in first) == (item == "Detect in selection")
+
+
+def test_a_step_is_repeated_in_a_batch(person: Person, own_file: Path) -> None:
+    assert person.image is not None
+    person.image["objects"] = [{"polygons": [SQUARE], "selected": True}]
+    (step,) = person.runs_it(item="Detect in selection", script_file=str(own_file))["image"]["workflow"]
+    two = [{**person.image, "name": name, "objects": []} for name in ("first", "second")]
+    outcome = person.runs_it("headless", script=step["script"], batch=two, project=two)
+    assert outcome["thrown"] is None
+    assert [asked["region"] for asked in person.server.questions()] == [person.server.questions()[0]["region"]] * 3
+    assert re.findall(r"(?m)^(\w+) +done ", outcome["printed"]) == ["first", "second"]
+
+
+@pytest.mark.parametrize("runs", ["evaluate(new File('%s'))", "println 'mine'\nevaluate(new File('%s').text)"])
+def test_a_startup_script_that_runs_the_client_is_not_taken_for_it(
+    person: Person, own_file: Path, tmp_path: Path, runs: str
+) -> None:
+    own_file = own_file.rename(tmp_path / "own.groovy")
+    startup = tmp_path / "startup.groovy"
+    startup.write_text(runs % own_file, encoding="utf-8")
+    outcome = person.runs_it(script=startup.read_text(), script_file=str(startup))
+    (step,) = outcome["image"]["workflow"]
+    # Of a text the client cannot know where it lies: then it is looked for in the user's folder.
+    expected = own_file if "text" not in runs else person.home / "hepamap.groovy"
+    assert re.findall(r"new File\('(.*)'\)", step["script"]) == [str(expected)]
+    if "text" in runs:
+        own_file.rename(expected)
+    assert len(asked_again(person, step)) == 1
+
+
+def test_a_region_that_is_none_is_refused(person: Person, guide: str) -> None:
+    text = person.sees("editor", args=["detect", '{"where": "region", "region": {"type": "Polygon"}}'])
+    assert text.startswith("Where is said to be region, but none is given.")
+    require_in_guide(text, guide)
 
 
 @pytest.mark.parametrize("mode", ["menu", "editor"])

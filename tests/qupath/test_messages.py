@@ -14,6 +14,7 @@ from tests.ports import free_port
 from tests.qupath.conftest import SLIDE_URI, Person, the_dialog
 from tests.qupath.fake_server import ANALYSIS_ID, Answer, analysis, collection, feature, problem
 from tests.qupath.quasi_qupath import client_script
+from tests.qupath.said import messages
 
 ANALYSES = "/api/v1/analyses"
 ANALYSIS = f"{ANALYSES}/{ANALYSIS_ID}"
@@ -95,6 +96,11 @@ CASES: dict[str, tuple[Trouble, str, str]] = {
     ),
     "many files": (image(uris=[SLIDE_URI, "file:///b.svs"]), "This image is not one file on a disk", "file:///b.svs"),
     "cropped": (image(transformed=True), "This image is a rotated, cropped", "Open the original slide"),
+    "flipped": (
+        image(builder="flipped"),
+        "This image is a rotated, cropped or otherwise changed view",
+        "Open the original slide",
+    ),
     "rotated": (image(builder="rotated"), "This image is a rotated, cropped", "Open the original slide"),
     "second series": (image(series=2), "This image is one of several in its file (series 2)", "open that one"),
     "z-stack": (image(planes=5), "This image has 5 focus planes", "open such a slide"),
@@ -102,7 +108,7 @@ CASES: dict[str, tuple[Trouble, str, str]] = {
     "nothing selected": (image(objects=[]), "No annotation is selected", "for the whole slide"),
     "bad address": (address("http://not an address"), "“http://not an address” is not the address", "http://server:8000"),
     "bad scheme": (address("ftp://server"), "“ftp://server” is not the address", "http://server:8000"),
-    "nobody there": (closed_port, "No server answers at http://127.0.0.1:", "firewall"),
+    "nobody there": (closed_port, "No server answers at http://127.0.0.1:", "though its computer is there"),
     "unknown name": (address("nowhere.invalid"), "No computer is known by the name in http://nowhere.invalid", "HEPAMAP_URL"),
     "slow": (slow, "The server at http://127.0.0.1:", "took too long"),
     "http, not https": (secure, "The secure connection to https://127.0.0.1:", "certificate"),
@@ -178,6 +184,42 @@ def require_in_guide(text: str, guide: str) -> None:
     assert any(re.fullmatch(pattern, said) for pattern in guide_patterns(guide)), said
 
 
+# What a window says while it works, and in an empty field.
+IN_PASSING = {"Telling the server", "a key is stored that cannot be used"}
+
+
+def test_the_guide_has_every_message_of_the_script(guide: str) -> None:
+    patterns = guide_patterns(guide)
+    said = messages(client_script())
+    assert len(said) > 80
+    assert [text for text in sorted(said - IN_PASSING) if not any(re.fullmatch(pattern, text) for pattern in patterns)] == []
+
+
+def test_messages_are_read_from_a_script() -> None:
+    (found,) = (text for text in messages(client_script()) if text.startswith("The stored key"))
+    assert found == (
+        "The stored key is for …, so it was not sent to …. If that is your server, put its key into hepamap > Settings…."
+    )
+    extra = """class More {
+    static void f() {
+        if (a) throw new Trouble(b ? 'One.' : "Two ${c ? '}' : 'x'}. " +
+            'Three (%).' /* 'no' */)  // new Trouble('none')
+        Windows.tellShortly(String.format(Locale.ROOT, 'At %.3f mm².', x))
+    }
+}
+"""
+    assert messages(client_script() + extra) - messages(client_script()) == {"One.", "Two …. Three (%).", "At … mm²."}
+
+
+def test_the_guide_has_every_setting(guide: str) -> None:
+    code = client_script()
+    (asked,) = re.findall(r"ASKED = \[(.*)\]", code)
+    names = {"server", *re.findall(r"'(\w+)'", asked), *re.findall(r"\b(?:HepamapSettings\.)?(?:get|text)\('(\w+)'\)", code)}
+    assert names >= {"ca_file", "min_area_um2", "mode", "opacity", "upload", "user"}
+    table = guide.partition("## Settings")[2].partition("## ")[0]
+    assert names - set(re.findall(r"`(\w+)`", "".join(re.findall(r"(?m)^\| ([^|]+) \|", table)))) == set()
+
+
 def guide_rows(guide: str) -> list[str]:
     table = guide.partition("## Messages")[2].partition("|---|---|")[2]
     return [row.strip() for row in re.findall(r"(?m)^\| ([^|]+) \|", table)]
@@ -194,7 +236,7 @@ def test_the_guide_names_no_message_that_the_script_has_not(guide: str) -> None:
     (disks,) = re.findall(r"OWN_DISKS = '(.*)'", said)
     for name, text in {"WHERE_ADDRESS": where, "WHERE": where, "OWN_DISKS": disks}.items():
         said = said.replace(f"${{{name}}}", text)
-    said = re.sub(r"\$\{[^}]*\}|%\.1f", "…", said.replace("\\n", " "))
+    said = re.sub(r"\$\{[^}]*\}|%\.\df", "…", said.replace("\\n", " "))
     rows = guide_rows(guide)
     assert len(rows) > 30
     for row in rows:

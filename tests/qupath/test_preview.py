@@ -70,6 +70,13 @@ def test_a_failure_takes_the_preview_away(two_passes: Person) -> None:
     assert [one["name"] for one in outcome["image"]["objects"]] == ["earlier"]
 
 
+def test_a_fine_question_that_is_refused_stops_the_coarse_one(two_passes: Person) -> None:
+    refused = problem(422, "threshold_invalid", "This is wrong.", "Do that.")
+    two_passes.server.answer("POST", PATH, Answer(202, analysis("queued", id=COARSE)), refused)
+    assert two_passes.sees() == "The server refuses: This is wrong. Do that."
+    assert [call.path for call in two_passes.server.calls("DELETE")] == [f"{PATH}/{COARSE}"]
+
+
 def without_answer(person: Person) -> None:
     away = problem(503, "job_store_error", "Just now.", "Wait.")
     person.server.answer("POST", PATH, away, Answer(202, analysis("queued", id=FINE)))

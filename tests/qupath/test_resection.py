@@ -1,4 +1,4 @@
-"""Contours of a whole resection follow the slider; `make slider` says how long they take, from the hand to the hierarchy."""
+"""Contours of a whole resection follow the slider; `make slider` checks how long they take, from the hand to the hierarchy."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from tests.qupath.live import MPP, Server
 MOVES = int(os.environ.get("HEPAMAP_TEST_SLIDER_MOVES", "0"))
 """How often the slider is moved over a whole resection; otherwise a few times, over a piece of one."""
 SIZE = RESECTION if MOVES else Size(170, 340)
+MEDIAN_MS = 300
 _AREA_UM2 = 10_000.0
 
 
@@ -72,5 +73,8 @@ def test_contours_of_a_resection_follow_the_slider(
     assert [len(note["image"]["objects"]) for note in outcome["notes"]] == regions
     said = [next(text for text in note["labels"] if " ms)" in text) for note in outcome["notes"]]
     times = [int(found[1]) for text in said if (found := re.search(r"\((\d+) ms\)", text))]
-    line = f"{said[0].split(',')[0]} and so on: median {statistics.median(times):.0f} ms, longest {max(times)} ms"
+    median = statistics.median(times)
+    line = f"{said[0].split(',')[0]} and so on: median {median:.0f} ms, longest {max(times)} ms"
     print(f"\n{SIZE.width} × {SIZE.height} cells, {line}")  # noqa: T201
+    if MOVES:  # on a machine that does other things too, the time says nothing
+        assert median <= MEDIAN_MS

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import pytest
 
 from hepamap.qupath_client.sources import Source, read_sources, sources_folder
 from tests.qupath.quasi_qupath import STAND_IN, client_script
+from tests.qupath.qupath_api import OTHERS, QUPATH, VERSIONS
 
 TEXT = client_script()
 CODE = re.sub(r"(?s)/\*.*?\*/|(?<![:/])//[^\n]*", "", TEXT)
@@ -55,6 +57,56 @@ def test_every_import_of_qupath_is_in_the_stand_in() -> None:
     assert len(imported) >= 5
     for name in imported:
         assert (STAND_IN / f"{name.replace('.', '/')}.groovy").exists(), name
+
+
+# Without imports and texts, but with what is reckoned in texts.
+BARE = re.sub(
+    r"(?m)^import .*$|'(?:[^'\\\n]|\\.)*'",
+    "",
+    re.sub(r'"(?:[^"\\\n]|\\.)*"', lambda text: f'"{" ".join(re.findall(r"[$]{([^}]*)}", text[0]))}"', CODE),
+)
+IMPORTED = {name.rpartition(".")[2]: name for name in re.findall(r"(?m)^import (qupath\.[\w.]+)$", TEXT)}
+OWN_METHODS = {
+    *re.findall(r"(?m)^    (?:(?:private|static) )*[\w.<>\[\]]+ (\w+)\((?:[^()]|\([^()]*\))*\) \{", BARE),
+    *re.findall(r"\bClosure (\w+) =", BARE),
+}
+
+
+def test_only_classes_of_qupath_that_all_versions_have() -> None:
+    named = {*IMPORTED.values(), *re.findall(r"\bqupath(?:\.\w+)+", BARE)}
+    assert named - set(QUPATH) == set()
+
+
+def uses(members: Mapping[str, Mapping[str, object]], code: str) -> set[str]:
+    """What a script takes of the classes that it imports, and is not listed; also calls of whose object nothing is known."""
+    unknown = {
+        f"{short}.{member}"
+        for short, name in IMPORTED.items()
+        for member in re.findall(rf"\b(?<!\.){short}\.(\w+)", code)
+        if member not in members.get(name, {})
+    }
+    unknown |= {
+        f"new {short}" for short, name in IMPORTED.items() if f"new {short}(" in code and "new" not in members.get(name, {})
+    }
+    known = {*OWN_METHODS, *OTHERS, *(member for listed in members.values() for member in listed)}
+    return unknown | (set(re.findall(r"\.(\w+)(?:\(| \{)", code)) - known)
+
+
+def test_only_members_of_qupath_that_are_listed() -> None:
+    assert uses(QUPATH, BARE) == set()
+    # Members are called, as the sources have them: a property of Groovy's making would not be seen here.
+    assert re.findall(r"\b(?:imageData|hierarchy|gui|viewer|roi|entry)\.(?!\w+\()\w+", BARE) == []
+
+
+def test_what_is_listed_is_in_all_versions_and_used() -> None:
+    assert {name for members in QUPATH.values() for name, versions in members.items() if versions != VERSIONS} == set()
+    called = set(re.findall(r"\.(\w+)", BARE)) | {"new"}
+    assert {name for members in QUPATH.values() for name in members} | OTHERS <= called
+
+
+def test_what_is_not_listed_is_found() -> None:
+    more = "imageData.getHierarchy().getTileObjects(); PathIO.readObjects(file); new ImageRegion(0); viewer.zoom { }"
+    assert uses(QUPATH, BARE + more) == {"getTileObjects", "PathIO.readObjects", "readObjects", "new ImageRegion", "zoom"}
 
 
 def test_imports_are_explicit() -> None:

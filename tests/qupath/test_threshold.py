@@ -21,17 +21,19 @@ DETECTED: list[dict[str, Any]] = [{"item": "Detect tumor"}, {"wait": "dialog"}]
 OPENED: list[dict[str, Any]] = [*DETECTED, {"item": "Adjust threshold…"}, {"until": "Tumor is what has"}]
 OPACITY = 0.6
 OUTER = (4 * CELL + 96, 3 * CELL + 96, 16 * CELL + 96, 15 * CELL + 96)
+GLASS = 20 * CELL + 96
 INNER = (7 * CELL + 96, 6 * CELL + 96, 12 * CELL + 96, 10 * CELL + 96)
 
 
 @pytest.fixture
 def shaded(person: Person, real_server: Server, write_slide: WriteSlide, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A slide of probability 0.4, a square of 0.7 in it, and one of 0.9 in that; on the borders of cells."""
+    """A slide of probability 0.4, a square of 0.7 in it, and one of 0.9 in that; on the borders of cells. Glass at its right."""
     monkeypatch.setattr(Detector, "predictor", lambda self, pack: DarkerIsLikelier())
     noise = np.random.default_rng(3).integers(-20, 20, (1500, 1800, 1))
     image = (np.array((190, 110, 159)) + noise).astype(np.uint8)
     for (left, top, right, bottom), grey in ((OUTER, 76), (INNER, 25)):
         image[top:bottom, left:right] = grey
+    image[:, GLASS:] = 245
     path = write_slide(image, MPP).rename(real_server.slides / "shaded.tif")
     person.settings["server"] = real_server.url
     person.settings["user"] = "A. Pathologist"
@@ -56,8 +58,9 @@ def same_colour(painted: list[int], rgb: tuple[int, int, int], opacity: float) -
 @pytest.mark.usefixtures("shaded")
 def test_the_map_lies_where_its_cells_are(person: Person, real_server: Server) -> None:
     inside = {"inner": [10 * CELL, 8 * CELL], "outer": [6 * CELL, 4 * CELL + 48], "tissue": [200, 200]}
+    glass = {"glass": [GLASS + 3 * CELL, 8 * CELL]}
     edges = {"just in": [INNER[0] + 2, INNER[1] + 2], "just out": [INNER[0] - 3, INNER[1] - 3]}
-    steps = [*OPENED, {"note": {"points": {**inside, **edges}}}, {"press": "Use this threshold"}, {"until": "quiet"}]
+    steps = [*OPENED, {"note": {"points": {**inside, **edges, **glass}}}, {"press": "Use this threshold"}, {"until": "quiet"}]
     outcome = person.runs_it(steps=steps)
     overlay = outcome["notes"][0]["overlay"]
     facts = asked(real_server, f"/analyses/{the_analysis(outcome)}/probability-map?format=json")
@@ -72,6 +75,8 @@ def test_the_map_lies_where_its_cells_are(person: Person, real_server: Server) -
     assert same_colour(colours["outer"], teal_green, OPACITY)  # type: ignore[arg-type]
     assert same_colour(colours["just out"], teal_green, OPACITY)  # type: ignore[arg-type]
     assert same_colour(colours["tissue"], (39, 114, 148), OPACITY * 0.12)
+    assert colours["glass"] == [0, 0, 0, 0]
+    assert overlay["region"][0] + overlay["region"][2] > GLASS + 4 * CELL  # it is a cell of the map, without data
 
 
 @pytest.mark.usefixtures("shaded")
@@ -150,13 +155,35 @@ def test_closing_the_image_ends_it(person: Person) -> None:
     assert outcome["windows_opened"] == outcome["windows_closed"]
 
 
+SHOW: dict[str, Any] = {"item": "Show or hide probability map"}
+LEGEND = "The probability of tumor. Cells below 0.500 (the line) fade; where there is no color, there is no tissue."
+
+
 @pytest.mark.usefixtures("shaded")
-def test_the_map_is_shown_and_hidden(person: Person) -> None:
-    show = {"item": "Show or hide probability map"}
-    outcome = person.runs_it(steps=[*DETECTED, show, {"until": "overlay"}, {"note": {}}, show, {"note": {}}])
+def test_the_map_is_shown_and_hidden_with_its_legend(person: Person) -> None:
+    colours = {"note": {"points": {}, "snapshot": "legend"}}
+    outcome = person.runs_it(steps=[*DETECTED, SHOW, {"until": "The probability of tumor"}, colours, SHOW, {"note": {}}])
     first, second = outcome["notes"]
     assert first["overlay"] is not None
+    assert first["windows"] == ["hepamap: probability map"]
+    assert LEGEND in first["labels"]
+    assert np.array(first["snapshot"]) == pytest.approx(np.array([[38, 24, 92], [248, 228, 62]]), abs=3)
     assert second["overlay"] is None
+    assert second["windows"] == []
+
+
+@pytest.mark.usefixtures("shaded")
+def test_the_legend_goes_with_the_map(person: Person) -> None:
+    shown = [*DETECTED, SHOW, {"until": "The probability of tumor"}]
+    outcome = person.runs_it(steps=[*shown, {"at": "close"}, {"until": "quiet"}, {"note": {}}])
+    assert outcome["notes"][0]["windows"] == []
+    outcome = person.runs_it(steps=[*shown, {"hide": True}, {"note": {}}])
+    assert outcome["notes"][0]["overlay"] is not None
+    # What stays on the slide after the threshold was chosen has a legend, too, at that threshold.
+    chosen = [{"set": {"threshold-slider": 0.8}}, {"press": "Use this threshold"}, {"until": "Cells below 0.800"}, {"note": {}}]
+    outcome = person.runs_it(steps=[*OPENED, *chosen])
+    assert outcome["notes"][0]["windows"] == ["hepamap: probability map"]
+    assert outcome["errors"] == []
 
 
 @pytest.mark.usefixtures("shaded")

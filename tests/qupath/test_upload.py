@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -13,8 +14,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from hepamap.settings import Settings
 from tests.qupath.conftest import Person, the_dialog
+from tests.qupath.fake_server import Answer, problem
 from tests.qupath.live import LEFT, SIDE, TOP, Server, bounds
+from tests.qupath.quasi_qupath import client_script
+from tests.qupath.test_messages import require_in_guide
 
 
 class Wire:
@@ -122,3 +127,55 @@ def test_nothing_is_sent_without_leave(person: Person, wire: Wire) -> None:
     person.settings.pop("upload")
     assert "The server cannot use the file of this slide." in person.runs_it("headless")["thrown"]
     assert wire.sent < 20_000
+
+
+UPLOAD = "/api/v1/uploads/u1"
+BYTES = 1000
+
+
+@pytest.fixture
+def sending(person: Person, tmp_path: Path) -> Person:
+    """A small file, sent to the server of a few lines."""
+    (tmp_path / "own.svs").write_bytes(bytes(BYTES))
+    assert person.image is not None
+    person.image["uris"] = [(tmp_path / "own.svs").as_uri()]
+    person.settings["upload"] = "always"
+    person.constants["PAUSE_MS"] = "50"
+    unseen = {"code": "outside_roots", "message": "Not there.", "cure": "Upload it."}
+    person.server.answer("POST", "/api/v1/slides/resolve", Answer(200, {"visible": False, "reason": unseen, "slide": None}))
+    person.server.answer("POST", "/api/v1/uploads", Answer(201, "{}", {"Location": UPLOAD}))
+    person.server.answer("HEAD", UPLOAD, offset(0))
+    return person
+
+
+def offset(count: int) -> Answer:
+    return Answer(200, "", {"Upload-Offset": str(count)})
+
+
+LOCKED = problem(423, "upload_locked", "Another request is writing to this upload.", "Wait until it has ended.")
+
+
+def test_it_waits_for_a_server_that_still_waits_for_what_was_cut(sending: Person) -> None:
+    others = (problem(408, "upload_stalled", "Nothing came.", "Ask."), problem(409, "upload_offset", "Elsewhere.", "Ask."))
+    sending.server.answer(
+        "PATCH", UPLOAD, Answer(200, cut=True), *[LOCKED] * 7, *others, Answer(204, "", {"Upload-Offset": "1000"})
+    )
+    sending.server.answer("HEAD", UPLOAD, *[offset(0)] * 10, offset(300))
+    outcome = sending.runs_it()
+    assert the_dialog(outcome)["title"] == "hepamap: done", the_dialog(outcome)["text"]
+    pieces = [(asked.headers["Upload-Offset"], len(asked.body)) for asked in sending.server.calls("PATCH")]
+    assert pieces == [("0", BYTES)] * 10 + [("300", BYTES - 300)]
+    assert sending.server.posted["slide"] == {"upload": "u1"}
+
+
+def test_it_waits_longer_than_a_server_keeps_an_upload_locked() -> None:
+    (longest,) = re.findall(r"GIVE_UP_MS = ([\d_]+)", client_script())
+    assert int(longest) > 2 * 1000 * Settings.model_fields["upload_silence_s"].default
+
+
+def test_it_does_not_wait_for_ever(sending: Person, guide: str) -> None:
+    sending.constants["GIVE_UP_MS"] = "300"
+    sending.server.answer("PATCH", UPLOAD, LOCKED)
+    text = sending.sees()
+    assert text.startswith("The upload broke off (The server refuses: Another request is writing to this upload.")
+    require_in_guide(text, guide)

@@ -11,11 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import shapely
+import shapely.affinity
 from numpy.typing import NDArray
 
 from hepamap.detection import Detector
+from tests.conftest import write_bounded_slide
 from tests.qupath.conftest import Person, the_dialog
-from tests.qupath.live import LEFT, SIDE, TOP, DarkIsTumour, Server, bounds, read_json
+from tests.qupath.live import CELL, LEFT, MPP, SIDE, TOP, DarkIsTumour, Server, bounds, dark_square, read_json
 
 
 @pytest.mark.usefixtures("slide")
@@ -109,6 +112,44 @@ def test_cancel_stops_the_job_within_two_seconds(
     assert watch.seen["running"] < pressed_at
     # What the guide promises: from the press to the state of the job, with the client's own calls in between.
     assert watch.seen["cancelled"] - pressed_at < 2.0
+
+
+CORNER, LEVEL0 = (5 * CELL, 3 * CELL), (2304, 1800)
+
+
+@pytest.fixture
+def bounded(person: Person, real_server: Server) -> Path:
+    """The dark square in the scanned part of a larger slide; QuPath shows that part alone."""
+    path = write_bounded_slide(real_server.slides / "scanned.scn", dark_square(), MPP, CORNER, LEVEL0)
+    person.settings["server"] = real_server.url
+    person.image = {"name": path.name, "level0": [*LEVEL0], "bounds": [*CORNER, 1800, 1500], "um_per_px": MPP}
+    person.image |= {"uris": [path.as_uri()], "objects": []}
+    return path
+
+
+SQUARE = (LEFT, TOP, LEFT + SIDE, TOP + SIDE)
+# A selection that has a part of the square, by the borders of cells.
+BOX = (LEFT - 2 * CELL, TOP - 2 * CELL, LEFT + 5 * CELL, TOP + 4 * CELL)
+PART = (LEFT, TOP, LEFT + 5 * CELL, TOP + 4 * CELL)
+
+
+@pytest.mark.usefixtures("bounded")
+@pytest.mark.parametrize("no_crop", [False, True])
+@pytest.mark.parametrize(("item", "expected"), [("Detect tumor", SQUARE), ("Detect in selection", PART)])
+def test_on_a_slide_with_bounds_contours_are_exact(
+    person: Person, item: str, expected: tuple[int, int, int, int], no_crop: bool
+) -> None:
+    assert person.image is not None
+    person.image["no_crop"] = no_crop
+    x, y = CORNER if no_crop else (0, 0)
+    selected = shapely.affinity.translate(shapely.box(*BOX), x, y)
+    ring = [list(point) for point in selected.exterior.coords]
+    person.image["objects"] = [{"name": "box", "polygons": [[ring]], "selected": True}]
+    outcome = person.runs_it(item=item)
+    assert "1 tumor region" in the_dialog(outcome)["text"]
+    _, drawn = outcome["image"]["objects"]
+    (rings,) = drawn["polygons"]
+    assert shapely.Polygon(rings[0], rings[1:]).equals(shapely.affinity.translate(shapely.box(*expected), x, y))
 
 
 class TestSlideWithBounds:

@@ -12,23 +12,24 @@ import pytest
 
 from hepamap.api.app import create_app
 from hepamap.settings import Settings
+from tests.qupath.quasi_qupath import STAND_IN, groovy_jars, javafx_jars
 from tests.required import missing
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="Using `httpx` with")
     from fastapi.testclient import TestClient
 
-GROOVY = Path("/usr/share/java/groovy-all.jar")
-JAVAFX = Path("/usr/share/openjfx/lib")
-STAND_IN = Path(__file__).resolve().parents[1] / "qupath" / "stand_in"
-
 
 @pytest.fixture(autouse=True)
 def java() -> None:
-    if shutil.which("java") is None or not GROOVY.exists():
+    if shutil.which("java") is None or not groovy_jars():
         missing("groovy", "java or groovy is not installed (apt-get install groovy)")
-    if not (JAVAFX / "javafx.controls.jar").exists():
+    if not javafx_jars():
         missing("javafx", "JavaFX is not installed (apt-get install openjfx)")
+
+
+def class_path() -> str:
+    return os.pathsep.join(str(place) for place in (*groovy_jars(), *javafx_jars(), STAND_IN))
 
 
 def compiled(script: str, folder: Path) -> tuple[int, str, set[str]]:
@@ -36,11 +37,22 @@ def compiled(script: str, folder: Path) -> tuple[int, str, set[str]]:
     folder.mkdir()
     source, out = folder / "hepamap.groovy", folder / "classes"
     source.write_text(script, encoding="utf-8")
-    path = os.pathsep.join(str(place) for place in (GROOVY, *sorted(JAVAFX.glob("javafx.*.jar")), STAND_IN))
+    path = class_path()
     command = ["java", "-XX:TieredStopAtLevel=1", "-cp", path, "org.codehaus.groovy.tools.FileSystemCompiler"]
     command += ["--encoding", "UTF-8", "-cp", path, "-d", str(out), str(source)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
     return done.returncode, done.stdout + done.stderr, {file.stem for file in out.rglob("*.class")}
+
+
+def test_another_groovy_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("groovy-4.0.26.jar", "groovy-json-4.0.26.jar"):
+        (tmp_path / name).touch()
+    monkeypatch.setenv("HEPAMAP_TEST_GROOVY", str(tmp_path))
+    named = class_path().split(os.pathsep)
+    assert [Path(place).name for place in named if "groovy" in Path(place).name] == [
+        "groovy-4.0.26.jar",
+        "groovy-json-4.0.26.jar",
+    ]
 
 
 def test_the_script_of_a_server_compiles(tmp_path: Path) -> None:

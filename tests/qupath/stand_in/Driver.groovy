@@ -192,7 +192,7 @@ class Played {
     }
 
     private void run(boolean onFx, Map variables, ImageData batchImage = null) {
-        def script = Cases.scriptOf(given.script, variables + ['qupath.script.file': '/scripts/hepamap.groovy'], printed)
+        def script = Cases.scriptOf(given.script, variables + ['qupath.script.file': given.script_file ?: '/scripts/hepamap.groovy'], printed)
         def returned = new CountDownLatch(1)
         Runnable run = {
             QPEx.batchImage.set(batchImage)
@@ -234,8 +234,15 @@ class Played {
             def buttons = windows().collectMany { it.getScene().getRoot().lookupAll('.button').collect { [it.getText(), it.isDisabled()] } }
             def texts = windows().collectMany { it.getScene().getRoot().lookupAll('.text-area').collect { it.getText() } }
             [texts: texts, image: Cases.described(gui.getImageData()), overlay: Cases.describedOverlay(gui.getViewer(), wanted.points), labels: labels,
-             windows: windows().collect { it.getTitle() }, buttons: buttons]
+             windows: windows().collect { it.getTitle() }, buttons: buttons, snapshot: wanted.snapshot == null ? null : ends(wanted.snapshot)]
         }
+    }
+
+    /** Colours at the left and right end of what has this id, a third of its height below its top. */
+    private static List ends(String id) {
+        def picture = windows().findResult { it.getScene().lookup('#' + id) }.snapshot(null, null)
+        int width = picture.getWidth(), y = picture.getHeight() / 3
+        [1, width - 2].collect { x -> [16, 8, 0].collect { (picture.getPixelReader().getArgb(x, y) >> it) & 255 } }
     }
 
     static List windows() { Window.getWindows().findAll { it instanceof Stage && it.getOwner() != null } }

@@ -25,7 +25,14 @@ class FileImageServer {
 
     String getPath() { "OpenslideImageServer: ${slide.uris[0]}${slide.series == null ? '' : "[--series, ${slide.series}]"}" }
 
-    Object getBuilder() { slide.builder == 'none' ? null : slide.builder == 'rotated' ? new RotatedImageServerBuilder() : new DefaultImageServerBuilder() }
+    Object getBuilder() {
+        switch (slide.builder) {
+            case 'none': return null
+            case 'rotated': return new RotatedImageServerBuilder()
+            case 'flipped': return new AffineTransformImageServerBuilder()
+            default: return new DefaultImageServerBuilder()
+        }
+    }
 
     Metadata getMetadata() { new Metadata(name: slide.name) }
 
@@ -34,6 +41,8 @@ class FileImageServer {
     static class DefaultImageServerBuilder { }
 
     static class RotatedImageServerBuilder { }
+
+    static class AffineTransformImageServerBuilder { }
 
     static class Metadata {
         String name
