@@ -45,11 +45,11 @@ test-docker: install  ## Build the images and use, break and restore the stack o
 bundle:  ## Write what a machine without internet needs: make bundle BUNDLE=folder [GPU=yes].
 	docker/bundle.sh "$(or $(BUNDLE),build/bundle)" $(if $(GPU),--gpu)
 
-chaos: install  ## Kill server and workers at random, with SQLite, then with PostgreSQL and that too; count what came of 200 jobs each (about 7 minutes).
+chaos: install  ## Kill server and workers at random, on SQLite, then on PostgreSQL, itself too; count what came of 200 jobs (6 minutes).
 	$(BIN)/python -m tests.worker.chaos --embedded
 	$(BIN)/python -m tests.worker.chaos --database-kills 6
 
-throughput: install  ## 200 jobs with one worker and with two; fails below 1.8 times as many in the same time (about 4 minutes).
+throughput: install  ## Time 200 jobs with one worker and with two; fails where two are not 1.8 times as fast (4 minutes).
 	$(BIN)/python -m tests.worker.chaos --throughput
 
 soak: install  ## The long forms of the hardening tests, one after the other (about three quarters of an hour).
