@@ -16,7 +16,7 @@ MODELS := --models-dir $(EXPERIMENT)/packs
 STUDIES := models/recipes/studies
 PANELS := tumour-17a
 
-.PHONY: help install demo test test-docker bundle chaos soak fuzz contract polling slider big-upload lint format serve lock \
+.PHONY: help install demo test test-docker bundle chaos throughput soak fuzz contract polling slider big-upload lint format serve lock \
 	evaluate packs experiment bench-peers lock-peers clean
 
 help:  ## Show the targets.
@@ -45,11 +45,15 @@ test-docker: install  ## Build the images and use, break and restore the stack o
 bundle:  ## Write what a machine without internet needs: make bundle BUNDLE=folder [GPU=yes].
 	docker/bundle.sh "$(or $(BUNDLE),build/bundle)" $(if $(GPU),--gpu)
 
-chaos: install  ## Kill server, workers and PostgreSQL itself at random; count what came of 200 jobs (about 2 minutes).
+chaos: install  ## Kill server and workers at random, on SQLite, then on PostgreSQL, itself too; count what came of 200 jobs (6 minutes).
+	$(BIN)/python -m tests.worker.chaos --embedded
 	$(BIN)/python -m tests.worker.chaos --database-kills 6
 
-soak: install  ## The long forms of the hardening tests, one after the other (about half an hour).
-	$(MAKE) --no-print-directory chaos contract fuzz polling big-upload
+throughput: install  ## Time 200 jobs with one worker and with two; fails where two are not 1.8 times as fast (4 minutes).
+	$(BIN)/python -m tests.worker.chaos --throughput
+
+soak: install  ## The long forms of the hardening tests, one after the other (about three quarters of an hour).
+	$(MAKE) --no-print-directory chaos throughput contract fuzz polling big-upload
 	HEPAMAP_TEST_CLIENT_ROUNDS=200 $(BIN)/python -m pytest tests/api/test_slow_clients.py
 
 contract: install  ## 200 requests of each kind to each call of the OpenAPI document, by schemathesis.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,10 @@ class Receiver:
 
     answers: list[int | str]
     location: str = "/elsewhere"
+    pause_s: float = 0.0
+    """How long it thinks before it answers."""
+    thinking: int = 0
+    """Requests that have no answer yet."""
     port: int = 0
     requests: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
     names: list[str | None] = field(default_factory=list)
@@ -52,6 +57,10 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["content-length"]))
         with self.receiver.lock:
             self.receiver.requests.append((self.path, {key.lower(): value for key, value in self.headers.items()}, body))
+            self.receiver.thinking += 1
+        time.sleep(self.receiver.pause_s)
+        with self.receiver.lock:
+            self.receiver.thinking -= 1
         self.answer(self.receiver.next_answer())
 
     def do_GET(self) -> None:

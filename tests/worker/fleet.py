@@ -1,4 +1,4 @@
-"""A server and workers as processes of their own, on one PostgreSQL; any of them may be killed and started again."""
+"""A server and workers as processes of their own, on one database; any of them may be killed and started again."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,16 @@ from tests.packs import manifest_body
 from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
-_SERVER = [sys.executable, "-m", "hepamap", "serve"]
-_WORKER = [sys.executable, "-m", "tests.worker.small_worker"]
+SERVER = [sys.executable, "-m", "hepamap", "serve"]
 
 
-def fleet_settings(folder: Path, database_url: str) -> Settings:
-    """Settings of a small site, with a slide and a model pack that nobody reads."""
+def fleet_settings(folder: Path, database_url: str = "") -> Settings:
+    """Settings of a small site, with a slide and a model pack that nobody reads.
+
+    Args:
+        folder: where all of it lies.
+        database_url: of PostgreSQL; without it there is SQLite, and the server has a worker of its own.
+    """
     (folder / "slides").mkdir()
     write_pack(folder / "models/tiny-5x/1.0.0", manifest_body(), {"layer/kernel": np.zeros(1)}, "# For tests\n")
     write_tiff_slide(folder / "slides/slide.tif", np.full((600, 800, 3), 200, np.uint8), 0.46)
@@ -36,7 +41,7 @@ def fleet_settings(folder: Path, database_url: str) -> Settings:
         slide_roots=(folder / "slides",),
         port=free_port(),
         min_free_bytes=0,
-        embedded_worker=False,
+        embedded_worker=not database_url,
         database_url=database_url,
         worker_beat_s=0.2,
         worker_stale_s=3.0,
@@ -45,16 +50,21 @@ def fleet_settings(folder: Path, database_url: str) -> Settings:
     )
 
 
-class Fleet:
-    """One server, some workers."""
+def threshold_of(number: int) -> float:
+    """What makes a question another one than all others."""
+    return (number + 1) / 10_000
 
-    def __init__(self, settings: Settings, workers: int, job_seconds: float) -> None:
+
+class Fleet:
+    """One server, which is the first command, and some workers."""
+
+    def __init__(self, settings: Settings, commands: Sequence[list[str]], **environment: str) -> None:
         self.settings = settings
         self.log = settings.data_dir / "processes.log"
         settings.data_dir.mkdir(exist_ok=True)
-        self._environment = {**os.environ, **settings.environment(), "SMALL_JOB_SECONDS": str(job_seconds)}
+        self._environment = {**os.environ, **settings.environment(), **environment}
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{settings.port}", timeout=10)
-        self._commands = [_SERVER, *[_WORKER] * workers]
+        self._commands = list(commands)
         self.processes = [self._start(command) for command in self._commands]
 
     def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
@@ -96,9 +106,10 @@ class Fleet:
             assert time.monotonic() < end, self.log.read_text()[-4000:]
             time.sleep(0.1)
 
-    def ask(self, number: int) -> Any:
+    def ask(self, number: int, **others: Any) -> Any:
         """Ask question number so and so; may be asked again without harm."""
-        body = {"slide": {"path": str(self.settings.slide_roots[0] / "slide.tif")}, "threshold": (number + 1) / 10_000}
+        slide = {"path": str(self.settings.slide_roots[0] / "slide.tif")}
+        body = {"slide": slide, "threshold": threshold_of(number), **others}
         return self.send("POST", "/api/v1/analyses", json=body, headers={"Idempotency-Key": f"question-{number}"})
 
     def analyses(self) -> list[Any]:

@@ -1,33 +1,26 @@
-"""Kills server, workers and PostgreSQL at random moments and counts what came of the jobs.
-
-    python -m tests.worker.chaos                    200 jobs, 2 workers, 30 kills: nothing lost, nothing twice
-    python -m tests.worker.chaos --database-kills 6  and PostgreSQL itself 6 times, all its processes at once
-    python -m tests.worker.chaos --throughput       the same jobs with one worker and with two
-
-Needs PostgreSQL's programs; it starts a private one in a temporary folder.
-"""
+"""The scaled form: PostgreSQL, a server and some workers, any of which may be killed."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
-import tempfile
+import sys
 import threading
 import time
 from collections import Counter
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from hepamap.jobs.store import JobStore
 from hepamap.operations import tallies
 from hepamap.settings import Settings
-from tests.postgres import Postgres, running_postgres
-from tests.worker.fleet import Fleet, fleet_settings
+from tests.postgres import Postgres
+from tests.worker.fleet import SERVER, Fleet
 from tests.worker.small_worker import answer_to
+
+_WORKER = [sys.executable, "-m", "tests.worker.small_worker"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +72,7 @@ def chaos(
         database_kills: how often that is killed, besides.
     """
     rng = random.Random(seed)
-    fleet = Fleet(settings, workers, job_seconds)
+    fleet = Fleet(settings, [SERVER, *[_WORKER] * workers], SMALL_JOB_SECONDS=str(job_seconds))
     asking = threading.Thread(target=lambda: [fleet.ask(number) for number in range(jobs)])
     asking.start()
     # Spread over the time that the jobs would take undisturbed: processes need some time to start anew.
@@ -144,40 +137,3 @@ def _is_right(analysis: Any, store: JobStore, settings: Settings) -> bool:
     found = json.loads((settings.results_dir / job.result.location / "result.json").read_text())
     threshold = analysis["request"]["threshold"]
     return bool(found == {"threshold": threshold, "answer": answer_to(threshold)})
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", type=int, default=200)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--kills", type=int, default=30)
-    parser.add_argument("--database-kills", type=int, default=0)
-    parser.add_argument("--job-seconds", type=float, default=0.6)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--throughput", action="store_true", help="no kills; one worker against two")
-    arguments = parser.parse_args()
-    fleets = [(1, 0), (2, 0)] if arguments.throughput else [(arguments.workers, arguments.kills)]
-    found = []
-    with running_postgres() as postgres:
-        for workers, kills in fleets:
-            with tempfile.TemporaryDirectory() as folder:
-                settings = fleet_settings(Path(folder), postgres.new_database())
-                counts = chaos(
-                    settings,
-                    jobs=arguments.jobs,
-                    workers=workers,
-                    kills=kills,
-                    job_seconds=arguments.job_seconds,
-                    seed=arguments.seed,
-                    postgres=postgres,
-                    database_kills=0 if arguments.throughput else arguments.database_kills,
-                )
-            print(json.dumps({"workers": workers, **asdict(counts), "flawless": counts.flawless}))  # noqa: T201
-            found.append(counts)
-    if arguments.throughput:
-        print(f"two workers are {found[0].seconds / found[1].seconds:.2f} times as fast as one")  # noqa: T201
-    return 0 if all(counts.flawless for counts in found) else 1
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
