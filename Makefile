@@ -104,6 +104,7 @@ packs: install  ## Train the two packs that ship, from synthetic slides (hours o
 			--out build/evaluation-$$model || exit; done
 
 # Each step is skipped where its result is there, and goes on where it was stopped: give the same command again.
+experiment: export HEPAMAP_PRECISION = mixed  # bfloat16 where the processor has it: hours otherwise
 $(EXPERIMENT)/slides/cohort.csv: | install
 	$(BIN)/hepamap dataset phantoms $(EXPERIMENT)/slides --preset experiment
 
@@ -134,8 +135,8 @@ experiment: $(EXPERIMENT)/evaluation-resections/report.json $(EXPERIMENT)/evalua
 	$(BIN)/hepamap study data-size $(STUDIES)/experiment-data-size.toml $(EXPERIMENT)/patches-5x --out $(EXPERIMENT)/data-size $(MODELS)
 	$(BIN)/hepamap study stride $(EXPERIMENT)/slides/biopsies.csv --model experiment-5x --mode patch --stride 16 --stride 32 --stride 48 \
 		--stride 64 --out $(EXPERIMENT)/stride $(MODELS)
-	$(BIN)/hepamap study stride $(EXPERIMENT)/slides/biopsies.csv --model experiment-10x --mode patch --stride 32 --stride 64 --stride 96 \
-		--stride 128 --out $(EXPERIMENT)/stride $(MODELS)
+	$(BIN)/hepamap study stride $(EXPERIMENT)/slides/biopsies.csv --model experiment-10x --mode patch --stride 64 --stride 96 --stride 128 \
+		--out $(EXPERIMENT)/stride $(MODELS)
 	$(BIN)/hepamap study stride $(EXPERIMENT)/slides/biopsies.csv --model experiment-5x --model experiment-10x --mode dense \
 		--out $(EXPERIMENT)/stride $(MODELS)
 	$(BIN)/hepamap study panels $(EXPERIMENT)/slides/$(PANELS).tif --annotations $(EXPERIMENT)/slides/$(PANELS).geojson --model-5x experiment-5x \
