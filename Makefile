@@ -104,7 +104,8 @@ packs: install  ## Train the two packs that ship, from synthetic slides (hours o
 			--out build/evaluation-$$model || exit; done
 
 # Each step is skipped where its result is there, and goes on where it was stopped: give the same command again.
-experiment: export HEPAMAP_PRECISION = mixed  # bfloat16 where the processor has it: hours otherwise
+# Maps in bfloat16 where the processor has it, like the trainings: else it takes hours.
+experiment: export HEPAMAP_PRECISION = mixed
 $(EXPERIMENT)/slides/cohort.csv: | install
 	$(BIN)/hepamap dataset phantoms $(EXPERIMENT)/slides --preset experiment
 
