@@ -127,21 +127,26 @@ $(foreach name,unet fcn,$(EXPERIMENT)/packs/experiment-$(name)-5x/1.0.0/model.js
 		$(EXPERIMENT)/packs/experiment-%-5x/1.0.0/model.json: $(EXPERIMENT)/packs/experiment-5x/1.0.0/model.json
 	$(BIN)/hepamap train models/recipes/experiment-$*-5x.toml $(EXPERIMENT)/patches-5x --run $(EXPERIMENT)/run-$*-5x $(MODELS) --resume
 
+MODELS_ON_resections := 5x 10x unet-5x fcn-5x
+MODELS_ON_biopsies := 5x 10x
+
 $(EXPERIMENT)/evaluation-%/report.json: $(foreach name,5x 10x unet-5x fcn-5x,$(EXPERIMENT)/packs/experiment-$(name)/1.0.0/model.json)
-	$(BIN)/hepamap evaluate $(EXPERIMENT)/slides/$*.csv $(foreach name,5x 10x unet-5x fcn-5x,--model experiment-$(name)) --mode dense \
+	$(BIN)/hepamap evaluate $(EXPERIMENT)/slides/$*.csv $(foreach name,$(MODELS_ON_$*),--model experiment-$(name)) --mode dense \
 		--without-overlap $(if $(filter resections,$*),--choose-on val) $(MODELS) --out $(EXPERIMENT)/evaluation-$*
 
 experiment: $(EXPERIMENT)/evaluation-resections/report.json $(EXPERIMENT)/evaluation-biopsies/report.json  ## The paper's experiment, scaled down, on synthetic slides (about two hours): docs/experiment.md.
-	$(BIN)/hepamap study factors $(STUDIES)/experiment-factors.toml $(EXPERIMENT)/patches-5x --out $(EXPERIMENT)/factors $(MODELS)
-	$(BIN)/hepamap study data-size $(STUDIES)/experiment-data-size.toml $(EXPERIMENT)/patches-5x --out $(EXPERIMENT)/data-size $(MODELS)
+	$(BIN)/hepamap study panels $(EXPERIMENT)/slides/$(PANELS).tif --annotations $(EXPERIMENT)/slides/$(PANELS).geojson --model-5x experiment-5x \
+		--model-10x experiment-10x --unet experiment-unet-5x --fcn experiment-fcn-5x --out $(EXPERIMENT)/panels.png $(MODELS)
 	$(BIN)/hepamap study stride $(EXPERIMENT)/slides/biopsies.csv --model experiment-5x --mode patch --stride 16 --stride 32 --stride 48 \
 		--stride 64 --out $(EXPERIMENT)/stride $(MODELS)
 	$(BIN)/hepamap study stride $(EXPERIMENT)/slides/biopsies.csv --model experiment-10x --mode patch --stride 64 --stride 96 --stride 128 \
 		--out $(EXPERIMENT)/stride $(MODELS)
-	$(BIN)/hepamap study stride $(EXPERIMENT)/slides/biopsies.csv --model experiment-5x --model experiment-10x --mode dense \
+	$(BIN)/hepamap study stride $(EXPERIMENT)/slides/biopsies.csv --model experiment-5x --mode dense --stride 8 --stride 16 \
 		--out $(EXPERIMENT)/stride $(MODELS)
-	$(BIN)/hepamap study panels $(EXPERIMENT)/slides/$(PANELS).tif --annotations $(EXPERIMENT)/slides/$(PANELS).geojson --model-5x experiment-5x \
-		--model-10x experiment-10x --unet experiment-unet-5x --fcn experiment-fcn-5x --out $(EXPERIMENT)/panels.png $(MODELS)
+	$(BIN)/hepamap study stride $(EXPERIMENT)/slides/biopsies.csv --model experiment-10x --mode dense --stride 16 --stride 32 \
+		--out $(EXPERIMENT)/stride $(MODELS)
+	$(BIN)/hepamap study factors $(STUDIES)/experiment-factors.toml $(EXPERIMENT)/patches-5x --out $(EXPERIMENT)/factors $(MODELS)
+	$(BIN)/hepamap study data-size $(STUDIES)/experiment-data-size.toml $(EXPERIMENT)/patches-5x --out $(EXPERIMENT)/data-size $(MODELS)
 
 $(UV):
 	$(PYTHON) -m venv build/uv && build/uv/bin/pip install --quiet uv
