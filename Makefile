@@ -143,7 +143,7 @@ experiment: $(EXPERIMENT)/evaluation-resections/report.json $(EXPERIMENT)/evalua
 		--out $(EXPERIMENT)/stride $(MODELS)
 	$(BIN)/hepamap study stride $(EXPERIMENT)/slides/biopsies.csv --model experiment-5x --mode dense --stride 8 --stride 16 \
 		--out $(EXPERIMENT)/stride $(MODELS)
-	$(BIN)/hepamap study stride $(EXPERIMENT)/slides/biopsies.csv --model experiment-10x --mode dense --stride 16 --stride 32 \
+	$(BIN)/hepamap study stride $(EXPERIMENT)/slides/biopsies.csv --model experiment-10x --mode dense --stride 32 \
 		--out $(EXPERIMENT)/stride $(MODELS)
 	$(BIN)/hepamap study factors $(STUDIES)/experiment-factors.toml $(EXPERIMENT)/patches-5x --out $(EXPERIMENT)/factors $(MODELS)
 	$(BIN)/hepamap study data-size $(STUDIES)/experiment-data-size.toml $(EXPERIMENT)/patches-5x --out $(EXPERIMENT)/data-size $(MODELS)
