@@ -84,7 +84,7 @@ def test_keys_from_the_command_line_open_the_server_on_every_address(
     assert server.http.get("/api/v1/analyses").json()["code"] == "credentials_invalid"
     assert made.stdout.strip() not in server.log.read_text()
     trail = hepamap(public, "audit", "verify")
-    assert "whole: 7 entries" in trail.stdout
+    assert "whole: 8 entries" in trail.stdout
     head = trail.stdout.splitlines()[-1]
     assert hepamap(public, "audit", "verify", "--head", head).returncode == 0
     assert hepamap(public, "audit", "verify", "--head", head[:-4] + "0000").returncode == 1

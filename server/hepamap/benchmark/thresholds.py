@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
 import threading
 import time
@@ -136,6 +137,7 @@ def _serving(folder: Path, probability_map: ProbabilityMap) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join()
+        gc.unfreeze()
 
 
 def _plant(services: Services, probability_map: ProbabilityMap) -> str:
