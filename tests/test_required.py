@@ -33,7 +33,10 @@ def test_a_name_that_demands_nothing_is_refused(monkeypatch: pytest.MonkeyPatch)
 def test_without_java_a_run_that_demands_it_is_red(tmp_path: Path) -> None:
     # As on a machine on which nothing could be installed: programs are found in PATH alone, and a folder without jars is named.
     environment = {**os.environ, "PATH": str(tmp_path), "HEPAMAP_TEST_GROOVY": str(tmp_path), VARIABLE: "groovy"}
-    tests = ["tests/qupath/test_project.py::test_no_project", "tests/qupath_client/test_groovy.py::test_the_script_of_a_server_compiles"]
+    tests = [
+        "tests/qupath/test_project.py::test_no_project",
+        "tests/qupath_client/test_groovy.py::test_the_script_of_a_server_compiles",
+    ]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stdout

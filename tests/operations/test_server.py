@@ -88,7 +88,7 @@ def test_keys_from_the_command_line_open_the_server_on_every_address(
     head = trail.stdout.splitlines()[-1]
     assert hepamap(public, "audit", "verify", "--head", head).returncode == 0
     assert hepamap(public, "audit", "verify", "--head", head[:-4] + "0000").returncode == 1
-    assert [line.count('"actor"') for line in hepamap(public, "audit", "export").stdout.splitlines()] == [1] * 8
+    assert [line.count('"actor"') for line in hepamap(public, "audit", "export").stdout.splitlines()] == [1] * 9
 
 
 def test_it_does_not_start_where_anybody_could_get_in(settings: Settings) -> None:
