@@ -20,7 +20,7 @@ class Thresholds {
         new Contours(calls.bytes("${Analysis.PATH}/${analysis}/contours?threshold=${threshold}"), calls.server)
     }
 
-    static double sensible(double threshold) { Math.max(0.005d, Math.min(0.995d, Math.round(threshold * 1000) / 1000.0d)) }
+    static double sensible(double threshold) { Math.max(0.001d, Math.min(0.999d, Math.round(threshold * 1000) / 1000.0d)) }
 
     /** Tell the server which threshold a person chose, and note it in the image. */
     static void keep(ServerCalls calls, Place place, String analysis, double threshold) {

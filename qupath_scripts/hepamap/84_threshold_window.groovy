@@ -109,7 +109,7 @@ class ThresholdWindow {
         List known = session.map.facts.operating_points ?: []
         if (known.isEmpty()) return Windows.label('The model names no operating points.', true)
         Windows.column(*known.collect { Map point ->
-            Windows.row(Windows.button(String.format(Locale.ROOT, '%s %.2f', point.name, point.threshold as double)) {
+            Windows.row(Windows.button(String.format(Locale.ROOT, '%s %.3f', point.name, point.threshold as double)) {
                 slider.setValue(point.threshold as double)
             }, Windows.label(measured(point), true))
         })

@@ -101,10 +101,17 @@ def test_contours_follow_the_threshold(person: Person, real_server: Server) -> N
 
 @pytest.mark.usefixtures("shaded")
 def test_an_operating_point_is_one_press(person: Person) -> None:
-    outcome = person.runs_it(steps=[*OPENED, {"press": "balanced 0.80"}, {"until": r"\(\d+ ms\)"}, {"note": {}}])
+    outcome = person.runs_it(steps=[*OPENED, {"press": "balanced 0.800"}, {"until": r"\(\d+ ms\)"}, {"note": {}}])
     (note,) = outcome["notes"]
     assert [bounds(one) for one in note["image"]["objects"]] == [INNER]
     assert "sensitivity 91.2 %, specificity 98.7 %, as measured for this model" in note["labels"]
+
+
+@pytest.mark.usefixtures("shaded")
+def test_an_operating_point_at_the_edge_is_reached_exactly(person: Person, real_server: Server) -> None:
+    at_the_edge = [{"set": {"threshold-slider": 0.002}}, {"until": r"\(\d+ ms\)"}, {"press": "Use this threshold"}]
+    outcome = person.runs_it(steps=[*OPENED, *at_the_edge, {"until": "quiet"}])
+    assert asked(real_server, f"/analyses/{the_analysis(outcome)}")["chosen_threshold"]["threshold"] == 0.002
 
 
 @pytest.mark.usefixtures("shaded")
