@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -29,8 +30,8 @@ def store(tmp_path: Path) -> Iterator[JobStore]:
 
 
 @contextmanager
-def running(store: JobStore, handler: JobHandler) -> Iterator[JobRunner]:
-    runner = JobRunner(store, {"k": handler}, LIMITS)
+def running(store: JobStore, handler: JobHandler, **options: Any) -> Iterator[JobRunner]:
+    runner = JobRunner(store, {"k": handler}, LIMITS, **options)
     thread = threading.Thread(target=runner.run, args=(Polling(0.01),))
     thread.start()
     try:
@@ -67,14 +68,8 @@ def test_what_helps_to_go_on_stays_for_one_that_was_asked_for_again(store: JobSt
         return until_cancelled(work, context)
 
     first = add(store, key="same")
-    runner = JobRunner(store, {"k": handle}, LIMITS, clean_up=lambda work: cleaned.append(work.id))
-    thread = threading.Thread(target=runner.run, args=(Polling(0.01),))
-    thread.start()
-    try:
+    with running(store, handle, clean_up=lambda work: cleaned.append(work.id)):
         wait_for(lambda: bool(cleaned))
-    finally:
-        runner.stop()
-        thread.join()
     assert cleaned == wanted_again != [first.computation_id]
     assert work_now(store, first).state is JobState.CANCELLED
 
@@ -192,11 +187,5 @@ def test_a_job_that_was_given_away_is_left_alone(store: JobStore) -> None:
 
 
 def test_a_worker_says_what_keeps_it_from_working(store: JobStore) -> None:
-    runner = JobRunner(store, {"k": until_cancelled}, LIMITS, trouble=lambda: "no memory")
-    thread = threading.Thread(target=runner.run, args=(Polling(0.01),))
-    thread.start()
-    try:
+    with running(store, until_cancelled, trouble=lambda: "no memory"):
         wait_for(lambda: [seen.trouble for seen in store.workers(silent_for_s=60.0)] == ["no memory"])
-    finally:
-        runner.stop()
-        thread.join()

@@ -76,7 +76,7 @@ def detect(
     Args:
         request: what to do.
         out_dir: folder of the result.
-        detector: the loaded models.
+        detector: loads the model, or has it in memory.
         overwrite: replace an earlier result in `out_dir`.
         progress: told how far the run is.
         cancelled: asked between batches.

@@ -107,8 +107,7 @@ class Run:
         Raises:
             CancelledError: it is wanted.
         """
-        if self.cancelled():
-            raise CancelledError
+        self._stop_where_wanted()
         self.total, self.done = total, 0.0
         self.progress(Progress(0, total, "reading"))
 
@@ -118,10 +117,13 @@ class Run:
         Raises:
             CancelledError: it is.
         """
-        if self.cancelled():
-            raise CancelledError
+        self._stop_where_wanted()
         self.done = min(float(self.total), self.done + cells)
         self.progress(Progress(int(self.done + 1e-6), self.total, "classifying"))
+
+    def _stop_where_wanted(self) -> None:
+        if self.cancelled():
+            raise CancelledError
 
     def stored(self, unit: str, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
         """The values of a piece from an earlier run, if there is one of this shape; its colours are counted."""
