@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
-from hepamap.detection import Detector
+from hepamap.detection import DetectionRequest, Detector
+from hepamap.jobs.job import Question
+from hepamap.jobs.runner import JobContext
+from hepamap.jobs.store import JobStore
+from hepamap.settings import Settings
 from hepamap.worker.handler import DetectionHandler
 from tests.packs import write_network_pack
 
@@ -19,6 +24,26 @@ def test_a_model_that_cannot_be_loaded_is_trouble(tmp_path: Path) -> None:
     handlers[1].warm_up("damaged-5x")
     assert handlers[0].trouble is None
     assert handlers[1].trouble == "the model damaged-5x could not be loaded (pack_damaged)"
+
+
+def test_a_model_that_was_mended_is_no_trouble_any_more(settings: Settings, slide: Path, tmp_path: Path) -> None:
+    """And only that one: what another model answers says nothing about it."""
+    for name in ("mended-5x", "other-5x"):
+        write_network_pack(settings.models_dir, name, bias=(0.0, 2.0))
+    weights = next((settings.models_dir / "mended-5x").rglob("*.safetensors"))
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + b"?")
+    handler = DetectionHandler(Detector(settings.models_dir), settings.results_dir, settings.scratch_dir)
+    handler.warm_up("mended-5x")
+    weights.write_bytes(whole)
+    with closing(JobStore.open(tmp_path / "jobs.sqlite3")) as store:
+        for model, troubled in (("other-5x", True), ("mended-5x", False)):
+            detection = DetectionRequest(slide, model=model, stride_m=64).to_json()
+            store.submit(Question(kind="analysis", key=model, work={"detection": detection}, payload={}))
+            work = store.claim()
+            assert work is not None
+            handler(work, JobContext(report=lambda progress: None, cancelled=lambda: False))
+            assert (handler.trouble is not None) == troubled
 
 
 def test_one_model_is_in_memory(tmp_path: Path) -> None:

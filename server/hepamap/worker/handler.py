@@ -24,15 +24,19 @@ class DetectionHandler:
         self._detector = detector
         self._results_dir = results_dir
         self._scratch_dir = scratch_dir
-        self.trouble: str | None = None
-        """What keeps the model from working that was loaded before anybody asked; None: nothing."""
+        self._troubles: dict[str, str] = {}
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps the model from working that was loaded before anybody asked; None: nothing, or nothing any more."""
+        return next(iter(self._troubles.values()), None)
 
     def warm_up(self, model: str) -> None:
         """Load a model before anybody waits for it; where that fails, `trouble` says so, and the job that asks for it."""
         try:
             self._detector.predictor(find_pack(self._detector.models_dir, model))
         except HepamapError as error:
-            self.trouble = f"the model {model} could not be loaded ({error.code})"
+            self._troubles[model] = f"the model {model} could not be loaded ({error.code})"
             _log.warning("model_not_loaded", model=model, code=error.code, reason=error.message)
         else:
             _log.info("model_loaded", model=model)
@@ -44,8 +48,9 @@ class DetectionHandler:
             context.report(JobProgress(progress.done, progress.total, progress.stage))
 
         folder = self._results_dir / f"{work.id}.{work.attempts}"
+        request = DetectionRequest.from_json(work.payload["detection"])
         summary = detect(
-            DetectionRequest.from_json(work.payload["detection"]),
+            request,
             folder,
             self._detector,
             # A start before this one that was handed back has the same number.
@@ -54,6 +59,7 @@ class DetectionHandler:
             cancelled=context.cancelled,
             checkpoint=FolderCheckpoint(self._scratch_dir, work.key),
         )
+        self._troubles.pop(request.model, None)
         return JobResult(outcome=summary.outcome, warnings=tuple(summary.warnings), location=folder.name)
 
     def clean_up(self, work: Computation) -> None:
