@@ -15,8 +15,8 @@ EXPERIMENT := build/experiment
 MODELS := --models-dir $(EXPERIMENT)/packs
 STUDIES := models/recipes/studies
 PANELS := tumour-17a
-# For trainings on CPUs: memory is kept between steps, and TensorFlow takes the convolutions that are faster backwards also where it would not by itself.
-TRAIN_FAST := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=4000000000 TF_ENABLE_ONEDNN_OPTS=1
+# On CPUs a training gains by keeping its memory from step to step.
+TRAIN_FAST := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=4000000000
 
 .PHONY: help install demo test test-docker bundle chaos throughput soak fuzz contract polling slider big-upload lint format serve lock \
 	evaluate packs experiment studies bench-peers lock-peers clean

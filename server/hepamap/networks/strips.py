@@ -77,7 +77,7 @@ def strip_network(model: keras.Model, rows_m: int, positions: int, unpadded: Unp
         rows_m: height of a strip, model px; a multiple of 16.
         positions: patches beside each other, 16 px apart.
         unpadded: filled at the first call; give it again for strips of another size of the same network.
-        segments: into how many the strip's width is cut in the deep blocks, where they are computed as one batch.
+        segments: into how many the strip's width is cut in each block, where they are computed as one batch.
 
     Raises:
         NetworkInvalidError: the network has no dense mode.
@@ -160,16 +160,14 @@ class _Builder:
         from keras import layers
 
         convolutions = sum(isinstance(layer, layers.Conv2D) for layer in block)
-        if name in _CARRY_ONCE:
-            x = self.carry(x, 2 * convolutions)
-            for layer in block:
-                x = self._without_padding(layer)(x) if isinstance(layer, layers.Conv2D) else layer(x)
-            return x
         shrinks = 2 if any(isinstance(layer, layers.MaxPooling2D) for layer in block) else 1
+        once = name in _CARRY_ONCE
+        if once:
+            x = self.carry(x, 2 * convolutions)
         cut = _Cut.of(x.shape[2], 2 * convolutions, shrinks, self._segments)
         x = cut.apart(x)
         for layer in block:
-            x = self._without_padding(layer)(self.carry(x, 2)) if isinstance(layer, layers.Conv2D) else layer(x)
+            x = self._without_padding(layer)(x if once else self.carry(x, 2)) if isinstance(layer, layers.Conv2D) else layer(x)
         return cut.together(x)
 
     def carry(self, x: Tensor, rows: int) -> Tensor:

@@ -22,7 +22,7 @@ _STRIP_PIXELS = {"cpu": 420_000, "gpu": 4_600_000}
 """Pixels of one strip of a lane, however wide it is: so memory is the same on all slides."""
 _STRIP_ROWS_M = {"cpu": (64, 256), "gpu": (64, 1024)}
 _SEGMENTS = {"cpu": 4, "gpu": 1}
-"""Into how many segments a strip's width is cut where the network is deep."""
+"""Into how many segments, computed as one batch, a strip's width is cut: oneDNN shares out a batch, and hardly one wide image."""
 _LANE_POSITIONS = tuple(range(29, 254, 16))
 """Widths of lanes, in patches 16 px apart; each that is used is a graph of its own. 253 of them are a field of 4 k pixels."""
 _TUMOUR_CLASS = 1
