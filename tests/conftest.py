@@ -13,6 +13,7 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 
+import hepamap
 from tests.postgres import Postgres, running_postgres
 from tests.required import required
 
@@ -21,6 +22,12 @@ WriteSlide = Callable[..., Path]
 
 def pytest_configure() -> None:
     required()  # a mistyped name is found before any test runs
+
+
+def pytest_report_header() -> str:
+    # Imported here before any test imports keras, hepamap has settled by what it computes.
+    arithmetic = {name: os.environ.get(name) for name in ("KERAS_BACKEND", "TF_ENABLE_ONEDNN_OPTS")}
+    return f"hepamap {hepamap.__version__}: {arithmetic}"
 
 
 def write_tiff_slide(path: Path, rgb: NDArray[np.uint8], mpp: float | tuple[float, float] | None, levels: int = 1) -> Path:

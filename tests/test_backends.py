@@ -1,6 +1,7 @@
 """The same network on another keras backend: the code of the serving path keeps to keras."""
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -46,3 +47,19 @@ def test_jax_answers_as_tensorflow_does(tmp_path: Path) -> None:
     assert answers["patches"] == pytest.approx(predictor.predict(patches), abs=1e-5)
     assert answers["lane"] == pytest.approx(lane.feed(pixels), abs=1e-5)
     assert str(answers["device"]) == "cpu"
+
+
+def test_what_arithmetic_is_used_is_settled_before_anyone_imports_keras() -> None:
+    """Whoever comes first, a command, a library's user or a test, gets the same convolutions."""
+    program = (
+        "import os, sys, hepamap; print('keras' in sys.modules, *map(os.environ.get, ('KERAS_BACKEND', 'TF_ENABLE_ONEDNN_OPTS')))"
+    )
+    chosen = {"KERAS_BACKEND": "jax", "TF_ENABLE_ONEDNN_OPTS": "0"}
+    bare = {name: value for name, value in os.environ.items() if name not in chosen}
+
+    def answer(env: dict[str, str]) -> str:
+        done = subprocess.run([sys.executable, "-c", program], check=True, env=env, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    assert answer(bare) == f"False tensorflow {'1' if platform.machine() == 'x86_64' else None}"
+    assert answer(bare | chosen) == "False jax 0"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -20,14 +19,10 @@ _OUT_OF_MEMORY = ("resource_exhausted", "resourceexhausted", "out of memory", "o
 
 
 def start_backend() -> None:
-    """Import keras, on TensorFlow unless told otherwise, and keep its start-up chatter out of our output."""
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    """Import keras, and keep its start-up chatter out of our output."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # A card may have other users: take memory as it is needed.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-    if platform.machine() == "x86_64":
-        # TensorFlow takes oneDNN's convolutions by itself only where a processor has AVX-512; with AVX2 they are faster, too.
-        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     if "keras" in sys.modules:
         return
     # TensorFlow's libraries write to descriptor 2 before any setting of theirs is read.
