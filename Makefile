@@ -190,7 +190,7 @@ lock-peers: $(UV)  ## Resolve the dependencies of the peers anew and pin them.
 
 lock: $(UV)  ## Resolve the dependencies anew and pin them with hashes.
 	$(LOCK) pyproject.toml -o requirements.lock
-	$(LOCK) pyproject.toml --group dev -o requirements-dev.lock
+	$(LOCK) pyproject.toml --group dev --extra tensorboard -o requirements-dev.lock
 	grep -oE '^hatchling==[^ ]+' requirements-dev.lock | $(LOCK) - -c requirements-dev.lock -o docker/requirements-build.lock
 	grep -oE '^tensorflow==[^ ]+' requirements.lock | sed "s/tensorflow/tensorflow-cpu/; s/$$/ ; platform_machine == 'x86_64'/" | \
 		$(LOCK) pyproject.toml - -c requirements.lock --override docker/overrides-cpu.txt -o docker/requirements-cpu.lock

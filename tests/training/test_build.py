@@ -1,27 +1,59 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import random
 import shutil
 from collections import namedtuple
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hepamap.errors import OutputNotWritableError, SlideNotFoundError
+from hepamap.errors import OutputNotWritableError, ParameterError, SlideNotFoundError
 from hepamap.slide import Slide
-from hepamap.training.build import BuildProgress, DatasetSpec, build_dataset
-from hepamap.training.errors import WorkerLostError
+from hepamap.training.build import BuildProgress, DatasetSpec, Quotas, build_dataset
+from hepamap.training.errors import DatasetEmptyError, WorkerLostError
 from hepamap.training.pool import run_all
-from hepamap.training.quotas import first_quotas, raised_quotas
+from hepamap.training.quotas import fill, first_quotas
 
 from .conftest import SIDE, box, feature, toy_pixels, write_slide
 
 SPEC = DatasetSpec(1.84, 64, {"train": 20, "val": 6, "test": 6}, fields=4, seed=3)
+WITH_MASKS = replace(SPEC, masks=True)
+
+
+class Reads:
+    """The names of the slides of which pixels were read, and an end after so many pieces of work."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.slides: list[str] = []
+        real = Slide.read_region
+
+        def counted(slide: Slide, *args: Any) -> Any:
+            self.slides.append(slide.path.name)
+            return real(slide, *args)
+
+        monkeypatch.setattr(Slide, "read_region", counted)
+
+    @staticmethod
+    def stop_after(count: int) -> Callable[[BuildProgress], None]:
+        def tell(step: BuildProgress) -> None:
+            if step.done == count:
+                raise KeyboardInterrupt
+
+        return tell
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
+    return Reads(monkeypatch)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -34,116 +66,246 @@ def test_shares_are_equal_and_add_up() -> None:
     assert first_quotas([], 5) == {}
 
 
-@given(st.lists(st.integers(0, 40), min_size=1, max_size=8), st.integers(0, 100))
-def test_what_some_lack_is_asked_of_those_that_have_more(stock: list[int], wanted: int) -> None:
-    quotas = first_quotas(range(len(stock)), wanted)
-    for _ in range(len(stock) + 1):  # each round exhausts a slide, or is the last
-        found = {slide: min(quota, stock[slide]) for slide, quota in quotas.items()}
-        raised = raised_quotas(quotas, found, wanted)
-        if raised == quotas:
-            break
-        assert sum(raised.values()) == sum(quotas.values()) + wanted - sum(found.values())
-        quotas = raised
-    assert sum(found.values()) == min(wanted, sum(stock))
+STOCKS = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), min_size=1, max_size=8)
+
+
+@given(STOCKS, st.integers(1, 100))
+@example([(2, 0), (3, 1), (4, 2), (2, 0), (5, 1), (5, 1), (1, 18), (0, 30)], 22)
+@example([(0, 2), (1, 3), (2, 4), (0, 2), (1, 5), (1, 5), (18, 1), (30, 0)], 7)  # asked six times
+def test_what_some_lack_is_asked_of_those_that_have_more(stocks: list[tuple[int, int]], wanted: int) -> None:
+    asked: list[Quotas] = []
+
+    def ask(quotas: Quotas) -> Quotas:
+        asked.append(quotas)
+        return {key: {slide: min(quota, stocks[slide][key[1]]) for slide, quota in of.items()} for key, of in quotas.items()}
+
+    keys = [("train", label) for label in (0, 1)]
+    fill({key: range(len(stocks)) for key in keys}, dict.fromkeys(keys, wanted), ask)
+    for key in keys:
+        stock = [of_slide[key[1]] for of_slide in stocks]
+        given = [min(asked[-1][key][slide], stock[slide]) for slide in range(len(stock))]
+        assert sum(given) == min(wanted, sum(stock))
+        for before, after in itertools.pairwise(asked):  # what is missing is asked for, once
+            missing = wanted - sum(min(before[key][slide], stock[slide]) for slide in range(len(stock)))
+            added = [after[key][slide] - before[key][slide] for slide in range(len(stock))]
+            assert sum(added) in (0, missing)
+            assert all(stock[slide] >= before[key][slide] for slide, more in enumerate(added) if more)
+    assert len(asked) <= 2 * (len(stocks) + 1)  # each round exhausts a slide of one class, or is the last of it
+
+
+@given(st.integers(1, 6), st.integers(1, 30), st.randoms(use_true_random=False))
+def test_asking_ends_whatever_slides_give(slides: int, wanted: int, luck: random.Random) -> None:
+    """A slide that is drawn again may give less than before, or more."""
+    rounds = itertools.count(1)
+
+    def ask(quotas: Quotas) -> Quotas:
+        assert next(rounds) <= slides * wanted + 1
+        assert all(quota <= wanted for of in quotas.values() for quota in of.values())
+        return {key: {slide: luck.choice((0, quota // 2, quota)) for slide, quota in of.items()} for key, of in quotas.items()}
+
+    fill({("val", 1): range(slides)}, {("val", 1): wanted}, ask)
 
 
 @pytest.mark.slow
 def test_any_number_of_workers_gives_the_same_bytes(cohort: Path, tmp_path: Path) -> None:
-    alone = build_dataset(cohort, tmp_path / "one" / "set", SPEC)
+    alone = build_dataset(cohort, tmp_path / "one" / "set", WITH_MASKS)
     told: list[BuildProgress] = []
-    many = build_dataset(cohort, tmp_path / "three" / "set", SPEC, workers=3, progress=told.append)
+    many = build_dataset(cohort, tmp_path / "three" / "set", WITH_MASKS, workers=3, progress=told.append)
     assert contents(alone.folder) == contents(many.folder)
-    assert (told[-1].done, told[-1].total) == (4 + 3, 4 + 3)  # four slides, then the fields of three
+    assert (told[-1].done, told[-1].total) == (4 + 3 + 4, 4 + 3 + 4)  # four slides, the fields of three, the masks of four
     assert [path.name for path in (tmp_path / "three").iterdir()] == ["set"]
 
 
-def test_a_build_that_was_stopped_goes_on_and_gives_the_same_bytes(
-    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = build_dataset(cohort, tmp_path / "whole" / "set", SPEC)
-    read: list[str] = []
-    real = Slide.read_region
-
-    def counted(self: Slide, *args: Any) -> Any:
-        read.append(self.path.name)
-        return real(self, *args)
-
-    monkeypatch.setattr(Slide, "read_region", counted)
-
-    def stop_after(count: int) -> Any:
-        def tell(step: BuildProgress) -> None:
-            if step.done == count:
-                raise KeyboardInterrupt
-
-        return tell
-
+def test_a_build_that_was_stopped_goes_on_and_gives_the_same_bytes(cohort: Path, tmp_path: Path, reads: Reads) -> None:
+    whole = build_dataset(cohort, tmp_path / "whole" / "set", WITH_MASKS)
+    reads.slides.clear()
     out = tmp_path / "parts" / "set"
     with pytest.raises(KeyboardInterrupt):
-        build_dataset(cohort, out, SPEC, progress=stop_after(2))
-    assert set(read) == {"s0.tif", "s1.tif"}
+        build_dataset(cohort, out, WITH_MASKS, progress=reads.stop_after(2))
+    assert set(reads.slides) == {"s0.tif", "s1.tif"}
     assert not out.exists()
-    read.clear()
+    reads.slides.clear()
     with pytest.raises(KeyboardInterrupt):
-        build_dataset(cohort, out, SPEC, progress=stop_after(5))  # the first field after four slides
-    assert read.count("s1.tif") == 0
-    assert set(read) == {"s0.tif", "s2.tif", "s3.tif"}  # s0 for its fields
-    build_dataset(cohort, out, SPEC)
+        build_dataset(cohort, out, WITH_MASKS, progress=reads.stop_after(5))  # the first field after four slides
+    assert reads.slides.count("s1.tif") == 0
+    assert set(reads.slides) == {"s0.tif", "s2.tif", "s3.tif"}  # s0 for its fields
+    with pytest.raises(KeyboardInterrupt):
+        build_dataset(cohort, out, WITH_MASKS, progress=reads.stop_after(4 + 3 + 2))  # two masks
+    reads.slides.clear()
+    masks = sorted((out.parent / ".set.unfinished" / "masks").glob("*.npy"))
+    assert len(masks) == 2
+    drawn = [path.stat().st_mtime_ns for path in masks]
+    with pytest.raises(KeyboardInterrupt):
+        build_dataset(cohort, out, WITH_MASKS, progress=reads.stop_after(4 + 3 + 3))
+    assert [path.stat().st_mtime_ns for path in masks] == drawn
+    build_dataset(cohort, out, WITH_MASKS)
+    assert reads.slides == []
     assert contents(out) == contents(whole.folder)
     assert [path.name for path in out.parent.iterdir()] == ["set"]
 
 
-def test_other_numbers_or_annotations_begin_anew(cohort: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "cohort"
+def test_what_another_build_can_use_is_kept(cohort: Path, tmp_path: Path, reads: Reads) -> None:
+    """Other numbers, another table or other annotations: only what they change is drawn again."""
+    folder, out = tmp_path / "cohort", tmp_path / "set"
     shutil.copytree(cohort.parent, folder)
 
-    def stop(_: BuildProgress) -> None:
-        raise KeyboardInterrupt
-
-    def stopped(spec: DatasetSpec) -> None:
+    def read_by(spec: DatasetSpec, stop: int) -> set[str]:
+        reads.slides.clear()
         with pytest.raises(KeyboardInterrupt):
-            build_dataset(folder / cohort.name, tmp_path / "set", spec, progress=stop)
+            build_dataset(folder / cohort.name, out, spec, progress=reads.stop_after(stop))
+        return set(reads.slides)
 
-    marks = []
-    for spec in (SPEC, SPEC, DatasetSpec(1.84, 64, SPEC.per_class, fields=4, seed=4)):
-        stopped(spec)
-        marks.append((tmp_path / ".set.unfinished" / "build.txt").read_text())
-    drawn = {"type": "FeatureCollection", "features": [feature([box(0, 0, 300, SIDE)], classification="Tumor")]}
-    (folder / "s0.geojson").write_text(json.dumps(drawn), encoding="utf-8")
-    stopped(SPEC)
-    marks.append((tmp_path / ".set.unfinished" / "build.txt").read_text())
-    assert marks[0] == marks[1]
-    assert len(set(marks)) == 3
+    assert read_by(SPEC, 4) == {"s0.tif", "s1.tif", "s2.tif", "s3.tif"}
+    assert read_by(SPEC, 4) == set()
+    assert read_by(replace(SPEC, per_class={**SPEC.per_class, "val": 8}), 4) == {"s2.tif"}
+    assert read_by(replace(SPEC, per_class={"train": 20, "test": 6}), 3) == set()  # s3 is now the third
+    drawn = [feature([box(0, 0, 300, SIDE)], classification="Tumor"), feature([box(320, 0, 640, SIDE)], classification="Normal")]
+    (folder / "s0.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": drawn}), encoding="utf-8")
+    assert read_by(SPEC, 4) == {"s0.tif", "s2.tif"}  # s2 was not in the table's part before
+    assert read_by(replace(SPEC, seed=4), 4) == {"s0.tif", "s1.tif", "s2.tif", "s3.tif"}
+    again = build_dataset(folder / cohort.name, out, SPEC)
+    fresh = build_dataset(folder / cohort.name, tmp_path / "fresh", SPEC)
+    assert contents(again.folder) == contents(fresh.folder)
 
 
-def test_slides_with_more_make_up_for_those_with_less(tmp_path: Path) -> None:
-    # Two slides; the tumour of the first is smaller than a patch.
+def test_one_draw_of_each_slide_is_on_the_disk(tmp_path: Path, reads: Reads) -> None:
+    table = write_lean_and_rich(tmp_path)
+    with pytest.raises(KeyboardInterrupt):  # both slides, then the one that has more
+        build_dataset(table, tmp_path / "set", DatasetSpec(1.84, 64, {"train": 30}), progress=reads.stop_after(3))
+    draws = tmp_path / ".set.unfinished" / "draws"
+    assert [len(np.load(path)) for path in sorted(draws.glob("*.npy"), key=lambda path: path.stat().st_size)] == [15, 45]
+    assert len(list(draws.glob("*.json"))) == 3
+    out = build_dataset(table, tmp_path / "set", DatasetSpec(1.84, 64, {"train": 30}))
+    fresh = build_dataset(table, tmp_path / "fresh", DatasetSpec(1.84, 64, {"train": 30}))
+    assert contents(out.folder) == contents(fresh.folder)
+
+
+def test_a_superseded_draw_that_is_wanted_again_is_drawn_again(tmp_path: Path, reads: Reads) -> None:
+    table = write_lean_and_rich(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        build_dataset(table, tmp_path / "set", DatasetSpec(1.84, 64, {"train": 30}), progress=reads.stop_after(3))
+    rich = (tmp_path / "s1.geojson").read_text(encoding="utf-8")
+    (tmp_path / "s0.geojson").write_text(rich, encoding="utf-8")  # now both have 15
+    reads.slides.clear()
+    again = build_dataset(table, tmp_path / "set", DatasetSpec(1.84, 64, {"train": 30}))
+    assert set(reads.slides) == {"s0.tif", "s1.tif"}
+    fresh = build_dataset(table, tmp_path / "fresh", DatasetSpec(1.84, 64, {"train": 30}))
+    assert contents(again.folder) == contents(fresh.folder)
+
+
+def write_lean_and_rich(folder: Path) -> Path:
+    """Two slides; the tumour of the first is a strip that no patch can be mostly of."""
     lines = ["slide,annotations,group,split"]
     for number, width in enumerate((40, 320)):
-        write_slide(tmp_path / f"s{number}.tif", toy_pixels(number))
+        write_slide(folder / f"s{number}.tif", toy_pixels(number))
         drawn = [
-            feature([box(0, 0, width, 40 if number == 0 else SIDE)], classification="Tumor"),
+            feature([box(0, 0, width, SIDE)], classification="Tumor"),
             feature([box(320, 0, 640, SIDE)], classification="Normal"),
         ]
         text = json.dumps({"type": "FeatureCollection", "features": drawn})
-        (tmp_path / f"s{number}.geojson").write_text(text, encoding="utf-8")
+        (folder / f"s{number}.geojson").write_text(text, encoding="utf-8")
         lines.append(f"s{number}.tif,s{number}.geojson,p{number},train")
-    (tmp_path / "c.csv").write_text("\n".join(lines), encoding="utf-8")
-    dataset = build_dataset(tmp_path / "c.csv", tmp_path / "set", DatasetSpec(1.84, 64, {"train": 30}))
+    (folder / "c.csv").write_text("\n".join(lines), encoding="utf-8")
+    return folder / "c.csv"
+
+
+def test_slides_with_more_make_up_for_those_with_less(tmp_path: Path) -> None:
+    dataset = build_dataset(write_lean_and_rich(tmp_path), tmp_path / "set", DatasetSpec(1.84, 64, {"train": 30}))
     tumour = [row["slide"] for row in dataset.rows if row["label"] == "1"]
     assert dataset.manifest["patches_per_class"] == {"train": 30}
     assert tumour == ["s1.tif"] * 30
 
 
-def test_a_disk_that_is_too_small_is_told_before_anything_is_read(
-    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def disk_of(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9 - 10**6, 10**6))
-    # 2 × (2 × 32 patches of 64 × 64 × 3 bytes + 2 × 36 fields of 192 × 192 × 3 bytes) = 17.5 MB
-    assert 2 * SPEC.size_bytes == 2 * (2 * 32 * 64**2 * 3 + 2 * 36 * 192**2 * 3)
-    with pytest.raises(OutputNotWritableError, match=r"0\.0 GB while it is made, but 0\.0 GB are free"):
-        build_dataset(cohort, tmp_path / "set", SPEC)
-    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**12, 10**12 - free, free))
+
+
+# 64 patches twice, drawn and chosen; 2 × (4 + 6) fields and 64 masks twice, finished and in the data set.
+NEEDED = 2 * 64 * (64**2 * 3 + 512) + 2 * 20 * (192**2 * 3 + 81 + 512) + 2 * 64 * 64**2
+
+
+def test_a_disk_that_is_too_small_is_told_before_anything_is_read(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: Reads
+) -> None:
+    assert WITH_MASKS.disk_bytes(64) == NEEDED
+    disk_of(monkeypatch, NEEDED - 1)
+    with pytest.raises(OutputNotWritableError, match=r"0\.0 GB more while it is made, but 0\.0 GB are free"):
+        build_dataset(cohort, tmp_path / "set", WITH_MASKS)
+    assert (reads.slides, list(tmp_path.iterdir())) == ([], [])
+
+
+def test_a_disk_that_filled_up_since_is_told_when_a_build_goes_on(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: Reads
+) -> None:
+    disk_of(monkeypatch, NEEDED)
+    with pytest.raises(KeyboardInterrupt):
+        build_dataset(cohort, tmp_path / "set", WITH_MASKS, progress=reads.stop_after(2))
+    there = sum(path.stat().st_size for path in (tmp_path / ".set.unfinished").rglob("*.npy"))
+    assert there == 2 * (2 * 10 * 64**2 * 3 + 128)
+    reads.slides.clear()
+    disk_of(monkeypatch, NEEDED - there - 1)
+    with pytest.raises(OutputNotWritableError):
+        build_dataset(cohort, tmp_path / "set", WITH_MASKS)
+    disk_of(monkeypatch, NEEDED - there)
+    build_dataset(cohort, tmp_path / "set", WITH_MASKS)
+    assert "s0.tif" in reads.slides  # for fields: what was finished was kept through the refusal
+    assert reads.slides.count("s0.tif") <= 8
+
+
+def test_no_build_takes_more_than_was_reckoned(cohort: Path, tmp_path: Path) -> None:
+    most = 0
+
+    def measure(_: BuildProgress) -> None:
+        nonlocal most
+        most = max(most, sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()))
+
+    build_dataset(cohort, tmp_path / "set", WITH_MASKS, progress=measure)
+    assert NEEDED / 2 < most <= NEEDED
+
+
+def test_what_was_drawn_is_kept_where_a_split_comes_out_empty(cohort: Path, tmp_path: Path, reads: Reads) -> None:
+    """Validation has its tumour on glass: only its pixels can tell."""
+    folder = tmp_path / "cohort"
+    shutil.copytree(cohort.parent, folder)
+    drawn = [
+        feature([box(650, 0, 768, SIDE)], classification="Tumor"),
+        feature([box(320, 0, 640, SIDE)], classification="Normal"),
+    ]
+    (folder / "s2.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": drawn}), encoding="utf-8")
+    with pytest.raises(DatasetEmptyError, match=r"“val” has no patch of tumour: .* background") as caught:
+        build_dataset(folder / cohort.name, tmp_path / "set", SPEC)
+    assert "--val 0" in caught.value.cure
+    assert not (tmp_path / "set").exists()
+    reads.slides.clear()
+    build_dataset(folder / cohort.name, tmp_path / "set", replace(SPEC, per_class={"train": 20, "test": 6}, fields=0))
+    assert reads.slides == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"mpp": 0.0}, "0 µm"),
+        ({"mpp": -1.84}, "-1.84 µm"),
+        ({"mpp": float("nan")}, "nan µm"),
+        ({"mpp": 20.1}, "20.1 µm"),
+        ({"patch_m": 0}, "0 px"),
+        ({"patch_m": -64}, "-64 px"),
+        ({"patch_m": 65}, "65 px"),
+        ({"patch_m": 1056}, "1056 px"),
+        ({"per_class": {}}, "without any split"),
+        ({"per_class": {"train": 0}}, "0 patches of “train”"),
+        ({"per_class": {"train": 4, "val": -1}}, "-1 patches of “val”"),
+        ({"per_class": {"dev": 4}}, "“dev”"),
+        ({"fields": -1}, "-1 fields"),
+        ({"fields": 21}, "21 fields of each class are asked for, and 20 training patches"),
+        ({"seed": -1}, "seed -1"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(ParameterError, match=said) as caught:
+        replace(SPEC, **change)
+    assert caught.value.cure
 
 
 def fail_on_two(number: int) -> int:

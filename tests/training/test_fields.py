@@ -65,14 +65,15 @@ def test_fields_are_drawn_from_the_patches_and_balanced(dataset: Dataset) -> Non
     rows = field_rows(dataset)
     places = {(row["slide"], float(row["x_l0"]), float(row["y_l0"])) for row in dataset.rows}
     assert {(row["slide"], float(row["x_l0"]) + 64, float(row["y_l0"]) + 64) for row in rows} <= places
-    # Of 12 training fields an eighth would be 1: at least 32 are asked for validation, and 10 patches are there.
+    # Of 12 training fields an eighth would be 1: at least 32 are wanted for validation, as far as there are patches.
     assert fields_wanted(12) == {"train": 12, "val": 32}
+    assert SPEC.fields_per_class == {"train": 12, "val": 10}
     counts = {(split, label): 0 for split in ("train", "val") for label in "01"}
     for row in rows:
         counts[row["split"], row["label"]] += 1
     assert counts == {("train", "0"): 12, ("train", "1"): 12, ("val", "0"): 10, ("val", "1"): 10}
     assert dataset.manifest["fields"] == {
-        **{"side": 192, "margin": 64, "label_distance": 16, "asked_per_class": {"train": 12, "val": 32}},
+        **{"side": 192, "margin": 64, "label_distance": 16, "asked_per_class": {"train": 12, "val": 10}},
         "fields_per_class": {"train": 12, "val": 10},
     }
     sets = combine_fields([dataset])
@@ -94,10 +95,20 @@ def test_asking_for_fields_changes_no_patch(cohort: Path, dataset: Dataset, tmp_
     assert len(patches) == 80
 
 
-def test_what_is_less_than_asked_for_is_said(dataset: Dataset) -> None:
+def test_what_is_less_than_asked_for_is_said(dataset: Dataset, tmp_path: Path) -> None:
     summary = show_dataset(dataset.folder)
     assert [(split.split, split.fields) for split in summary.splits] == [("train", 24), ("val", 20), ("test", 0)]
-    assert summary.warnings == ("val: 10 fields of each class were found, 32 were asked for.",)
+    assert summary.warnings == ()
+    copy = tmp_path / "copy"
+    shutil.copytree(dataset.folder, copy)
+    manifest = {**dataset.manifest, "patches_per_class": {"train": 40, "val": 9, "test": 4}}
+    manifest["drawn"] = {**manifest["drawn"], "val": {"tumour": 9, "non_tumour": 10}}
+    manifest["fields"] = {**manifest["fields"], "fields_per_class": {"train": 12, "val": 9}}
+    (copy / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert show_dataset(copy).warnings == (
+        "val: 9 patches of each class were found (9 of tumour, 10 of non-tumour), 10 were asked for.",
+        "val: 9 fields of each class were found, 10 were asked for.",
+    )
 
 
 def test_damaged_fields_are_refused(dataset: Dataset, tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hepamap.errors import OutputNotWritableError, StrideInvalidError
-from hepamap.model_pack import ModelPack, NetworkSpec, write_pack
+from hepamap.errors import OutputNotWritableError, ParameterError, StrideInvalidError
+from hepamap.model_pack import InputSpec, ModelPack, NetworkSpec, write_pack
 from hepamap.training.cohort import CohortSlide
 from hepamap.training.panels import compute_panels, draw_panels, looks
 from tests.packs import manifest_body
@@ -79,6 +79,36 @@ def test_six_panels_with_what_each_found(row: CohortSlide, tmp_path: Path) -> No
     for rows in np.array_split(np.arange(height), 2):
         for columns in np.array_split(np.arange(round(0.93 * width)), 3):
             assert green[np.ix_(rows, columns)].any()
+
+
+@pytest.mark.parametrize(
+    ("order", "title", "has"),
+    [
+        ("five five unet fcn", "10X", r"VGG16DrV2 \+ GAP at 1.84"),
+        ("ten ten unet fcn", "5X", r"VGG16DrV2 \+ GAP at 0.92"),
+        ("unet ten unet fcn", "5X", r"UNet \+ PIXELS at 1.84"),
+        ("five ten five fcn", "U-Net, 5X", r"VGG16DrV2 \+ GAP at 1.84"),
+        ("five ten fcn fcn", "U-Net, 5X", r"FCN8s \+ PIXELS at 1.84"),
+        ("five ten unet unet", "FCN, 5X", r"UNet \+ PIXELS at 1.84"),
+    ],
+)
+def test_a_pack_under_the_title_of_another_is_refused(tmp_path: Path, order: str, title: str, has: str) -> None:
+    by_id = {pack.manifest.id: pack for pack in packs(tmp_path / "models")}
+    with pytest.raises(ParameterError, match=f"“{title}” cannot be drawn with .*: it is {has} µm/px") as caught:
+        looks(*(by_id[name] for name in order.split()))
+    assert "Give a pack with" in caught.value.cure
+
+
+@pytest.mark.parametrize(("mpp", "fits"), [(1.84 * 1.04, True), (1.84 * 0.96, True), (1.84 * 1.06, False), (1.84 * 0.94, False)])
+def test_a_panels_resolution_has_some_latitude(tmp_path: Path, mpp: float, fits: bool) -> None:
+    _, ten, unet, fcn = packs(tmp_path / "models")
+    body = manifest_body("near").model_copy(update={"input": InputSpec(mpp=mpp, patch=64)})
+    near = write_pack(tmp_path / "models" / "near" / "1.0.0", body, {"x/kernel": np.zeros(1)}, "")
+    if fits:
+        assert len(looks(near, ten, unet, fcn)) == 5
+    else:
+        with pytest.raises(ParameterError, match="5X"):
+            looks(near, ten, unet, fcn)
 
 
 def test_what_cannot_be_done_is_said(row: CohortSlide, tmp_path: Path) -> None:

@@ -235,6 +235,20 @@ def test_names_that_all_mean_nothing_are_an_error_with_the_names(tmp_path: Path)
         assert labelled_areas(slide, row).non_tumour_l0.area == 768 * 768
 
 
+def test_what_an_open_line_goes_around_is_not_everything_else(tmp_path: Path) -> None:
+    """Perhaps tumour whose outline nobody closed: where only tumour is drawn, it must not become non-tumour."""
+    line = {"type": "LineString", "coordinates": [[0, 0], [100, 0], [100, 50], [0, 50], [0, 10]]}
+    ruler = {"type": "LineString", "coordinates": [[300, 300], [500, 500]]}
+    lines = [{"type": "Feature", "properties": {"classification": "Tumor"}, "geometry": it} for it in (line, ruler)]
+    row = replace(row_of(tmp_path, "a.geojson", collection(*lines)), unannotated="non_tumour")
+    with Slide.open(row.slide) as slide:
+        areas = labelled_areas(slide, row)
+    assert areas.file.ignored == {"open line, not an area": 2}
+    assert (areas.tumour_l0.area, areas.non_tumour_l0.area) == (0, 768 * 768 - 100 * 50)
+    ndpa_line = read_ndpa(ndpa("Tumor", freehand((0, 0), (90, 0), (90, 10), (0, 10), closed=0)).encode(), "a.ndpa")
+    assert ndpa_line.enclosed.area == 900
+
+
 def test_annotations_of_another_slide_are_refused(tmp_path: Path) -> None:
     row = row_of(tmp_path, "a.geojson", collection(feature([box(700, 0, 900, 100)], classification="Tumor")))
     with Slide.open(row.slide) as slide:

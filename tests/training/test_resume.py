@@ -76,7 +76,7 @@ def tiny(inputs: Any) -> Any:
     return layers.MaxPooling2D(2, name="block5_pool")(x)
 
 
-def run(folder: Path, data: Path, resume: bool, kill_at: int | None = None, text: str = RECIPE) -> TrainResult:
+def run(folder: Path, data: Path, resume: bool, kill_at: int | None = None, text: str = RECIPE, **more: Any) -> TrainResult:
     """Train; kill the process at a step where one is given."""
     BACKBONES["Tiny"] = tiny
     folder.mkdir(exist_ok=True)
@@ -90,7 +90,9 @@ def run(folder: Path, data: Path, resume: bool, kill_at: int | None = None, text
             signal.raise_signal(signal.SIGKILL)
 
     try:
-        return train(folder / "toy.toml", [data], folder / "run", models_dir=folder / "models", resume=resume, progress=tell)
+        return train(
+            folder / "toy.toml", [data], folder / "run", models_dir=folder / "models", resume=resume, progress=tell, **more
+        )
     finally:
         del BACKBONES["Tiny"]
 
@@ -275,7 +277,8 @@ def test_weights_that_run_away_unseen_by_the_loss_are_not_kept(
 
     monkeypatch.setattr(batches.TrainingBatches, "__getitem__", spoilt)
     with pytest.raises(TrainingDivergedError, match=r"after epoch 3|step 6"):
-        run(tmp_path, data, resume=False)
+        run(tmp_path, data, resume=False, tensorboard=True)
+    assert [step for step, _ in events_of(tmp_path, "train")["epoch_loss"]] == [0, 1]
     assert all(np.isfinite(value).all() for value in state(tmp_path).values())
     with np.load(tmp_path / "run" / "checkpoint.npz") as file:
         assert json.loads(str(file["state"]))["epochs"] == 2
@@ -309,6 +312,46 @@ def test_curves_are_drawn_from_the_log(undisturbed: Path, tmp_path: Path) -> Non
     assert all(len(values) == 4 for values in curves.values())
     draw_curves(tmp_path / "none.csv", tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
+
+
+def events_of(folder: Path, part: str) -> dict[str, list[tuple[int, float]]]:
+    """Step and number by tag, from a log for TensorBoard."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
+
+    found = EventAccumulator(str(folder / "run" / "tensorboard" / part)).Reload()
+    return {
+        tag: [(event.step, float(make_ndarray(event.tensor_proto))) for event in found.Tensors(tag)]
+        for tag in found.Tags()["tensors"]
+    }
+
+
+def test_tensorboard_gets_the_numbers_of_the_log(data: Path, tmp_path: Path) -> None:
+    text = RECIPE.replace("epochs = 4", "epochs = 2")
+    run(tmp_path, data, resume=False, text=text, tensorboard=True)
+    rows = log_of(tmp_path)
+    assert len(rows) == 2
+    events = {"": events_of(tmp_path, "train"), "val_": events_of(tmp_path, "validation")}
+    for column in rows[0]:
+        if column not in ("epoch", "learning_rate"):  # the board gets the next epoch's rate
+            prefix = "val_" if column.startswith("val_") else ""
+            expected: list[Any] = [(number, pytest.approx(float(row[column]), rel=1e-6)) for number, row in enumerate(rows)]
+            assert events[prefix][f"epoch_{column.removeprefix(prefix)}"] == expected, column
+
+
+def test_what_is_replaced_leaves_nothing_of_the_old_run(data: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    (run_dir / "tensorboard" / "train").mkdir(parents=True)
+    for name in ("checkpoint.npz", "log.csv", "best.npz", "metrics.json", "curves.png", "tensorboard/train/old", "notes.txt"):
+        (run_dir / name).write_text("old", encoding="utf-8")
+
+    def stop(first: str) -> None:
+        assert first == "lsuv (nothing taken over)"
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        run(tmp_path, data, resume=False, overwrite=True, begin=stop)
+    assert {path.name for path in run_dir.iterdir()} == {"notes.txt", "recipe.toml"}
 
 
 def test_tensorboard_that_is_not_there_is_said_at_once(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from hepamap.networks import SEGMENTERS, build_network, read_weights
 from hepamap.training.batches import PlainBatches
 from hepamap.training.build import DatasetSpec, build_dataset
 from hepamap.training.dataset import PatchSet, combine, open_dataset
-from hepamap.training.errors import DatasetEmptyError, DatasetInvalidError, RecipeInvalidError
+from hepamap.training.errors import DatasetEmptyError, DatasetInvalidError, PatchesTooFewError, RecipeInvalidError
 from hepamap.training.pixel_masks import pixel_mask
 from hepamap.training.recipe import read_recipe
 from hepamap.training.train import patch_answers, train
@@ -176,6 +176,13 @@ def test_a_data_set_without_masks_or_with_lost_ones(cohort: Path, data: Path, tm
     next((tmp_path / "lost" / "masks").iterdir()).unlink()
     with pytest.raises(DatasetInvalidError, match="masks/"):
         combine([open_dataset(tmp_path / "lost")], 1.84, 64)
+
+
+def test_fewer_patches_than_the_recipe_asks_for(data: Path, tmp_path: Path) -> None:
+    recipe = recipe_file(tmp_path, ("[segmentation]\ntumour_patches = 20\n", "[segmentation]\ntumour_patches = 31\n"))
+    with pytest.raises(PatchesTooFewError, match="tumour_patches = 31, but the data sets have 30 training patches of tumour"):
+        train(recipe, [data], tmp_path / "run", models_dir=tmp_path / "models")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(("name", "backbone", "parameters"), [("unet", "UNet", 18_632_514), ("fcn", "FCN8s", 17_339_718)])

@@ -11,14 +11,13 @@ import pytest
 
 from hepamap.errors import ModelNotFoundError, OutputExistsError
 from hepamap.model_pack import find_pack
-from hepamap.networks import BACKBONES, build_network, read_weights, set_weights
+from hepamap.networks import BACKBONES, build_network, set_weights
 from hepamap.predictor import backend
 from hepamap.training.build import DatasetSpec, build_dataset
 from hepamap.training.dataset import combine, open_dataset
 from hepamap.training.errors import (
     DatasetEmptyError,
     DatasetInvalidError,
-    InitialWeightsMissingError,
     PrecisionUnavailableError,
     RecipeInvalidError,
     TrainingDivergedError,
@@ -140,12 +139,17 @@ def test_the_same_recipe_gives_the_same_weights(data: Path, tmp_path: Path) -> N
 def test_a_network_starts_from_another_pack(data: Path, tmp_path: Path) -> None:
     train(recipe_file(tmp_path), [data], tmp_path / "run", models_dir=tmp_path / "models")
     edits = [('id = "toy"', 'id = "next"'), ('"lsuv"', '"pack:toy"'), ("learning_rate = 0.05", "learning_rate = 1e-9")]
+    said: list[str] = []
     later = train(
         recipe_file(tmp_path / "2", *edits, ("epochs = 3", "epochs = 1")),
         [data],
         tmp_path / "run2",
         models_dir=tmp_path / "models",
+        begin=said.append,
     )
+    assert said == ["pack:toy@1.0.0, 3 layers taken over"]
+    card = (later.pack.folder / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert f"| history, first weights | {said[0]} |" in card
     first = find_pack(tmp_path / "models", "toy").read_weights()
     for name, value in later.pack.read_weights().items():
         np.testing.assert_allclose(value, first[name], atol=1e-3)
@@ -178,7 +182,7 @@ def test_dropout_can_be_weakened_while_training(data: Path, tmp_path: Path) -> N
 
     patches = combine([open_dataset(data)], 1.84, 64)["train"]
     recipe = read_recipe(recipe_file(tmp_path, ("batch_size = 8", "batch_size = 8\ndropout = 0.5")))
-    assert starting_model(recipe, patches, tmp_path).get_layer("block1_drop1").rate == pytest.approx(0.1)
+    assert starting_model(recipe, patches, tmp_path)[0].get_layer("block1_drop1").rate == pytest.approx(0.1)
 
 
 def test_time_budget_ends_it_gracefully(data: Path, tmp_path: Path) -> None:
@@ -207,53 +211,6 @@ def test_a_data_set_without_validation_is_refused(cohort: Path, tmp_path: Path) 
     build_dataset(cohort, tmp_path / "set", DatasetSpec(1.84, 64, {"train": 4}))
     with pytest.raises(DatasetEmptyError, match="“val”"):
         train(recipe_file(tmp_path), [tmp_path / "set"], tmp_path / "run", models_dir=tmp_path / "models")
-
-
-def test_lsuv_gives_every_convolution_unit_variance_before_its_relu() -> None:
-    import keras
-
-    from hepamap.training.initialise import lsuv
-
-    rng = np.random.default_rng(0)
-    # Patches of different colours: the last block sees each patch as 2 × 2 px only.
-    batch = (rng.random((24, 1, 1, 3)) * rng.random((24, 64, 64, 3))).astype(np.float32)
-    model = build_network("VGG16DrV2", "GAP", 64)
-    lsuv(model, batch, seed=1)
-    for name in ("block1_conv1", "block3_conv2", "block5_conv3"):
-        layer = model.get_layer(name)
-        before = keras.Model(model.inputs[0], layer.input)(batch)
-        response = keras.ops.conv(before, layer.kernel, padding="same").numpy() + layer.bias.numpy()
-        np.testing.assert_allclose(response.mean(axis=(0, 1, 2)), 0, atol=1e-3)
-        np.testing.assert_allclose(response.std(axis=(0, 1, 2)), 1, atol=1e-3)
-    np.testing.assert_allclose(model(batch).numpy(), 0.5, atol=1e-6)  # undecided
-
-
-def test_transplant_takes_convolutions_by_name_and_leaves_other_heads() -> None:
-    from hepamap.training.initialise import transplant
-
-    source = read_weights(build_network("VGG16Base", "GAP", 64))
-    target = build_network("VGG16DrV2", "FC512", 64)
-    left = transplant(target, source, "pack:x")
-    assert {name.split("/")[0] for name in left} == {"fc1", "fc1_bn", "fc2", "fc2_bn", "predictions"}
-    np.testing.assert_array_equal(read_weights(target)["block5_conv3/kernel"], source["block5_conv3/kernel"])
-    with pytest.raises(InitialWeightsMissingError, match="block1_conv1/kernel"):
-        transplant(target, {}, "pack:x")
-
-
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # keras writing HDF5 with NumPy 2
-def test_imagenet_weights_from_a_file(tmp_path: Path) -> None:
-    import keras
-
-    from hepamap.training.initialise import initialise
-
-    source = keras.applications.VGG16(include_top=False, weights=None)
-    source.save_weights(tmp_path / "vgg16.weights.h5")
-    model = build_network("VGG16DrV2", "GAP", 64)
-    initialise(model, f"imagenet:{tmp_path / 'vgg16.weights.h5'}", np.zeros((1, 64, 64, 3), np.float32), tmp_path, 0)
-    for name, value in read_weights(source).items():
-        np.testing.assert_array_equal(read_weights(model)[name], value)
-    with pytest.raises(InitialWeightsMissingError, match="ImageNet"):
-        initialise(model, f"imagenet:{tmp_path / 'none.h5'}", np.zeros((1, 64, 64, 3), np.float32), tmp_path, 0)
 
 
 def test_every_patch_comes_once_before_any_comes_again(data: Path) -> None:

@@ -13,6 +13,7 @@ from hepamap.model_pack import Calibration, OperatingPoint, find_pack, load_pack
 from hepamap.probability_map import ProbabilityMap
 from hepamap.training import validate as validation
 from hepamap.training.cohort import CohortSlide
+from hepamap.training.errors import ClassesUnknownError
 from hepamap.training.evaluate import Judged, SlideScore
 from hepamap.training.evaluation.errors import OneClassError, SplitEmptyError
 from tests.conftest import write_tiff_slide
@@ -125,6 +126,24 @@ def test_one_class_is_refused() -> None:
     item = replace(item, truth=np.zeros_like(item.truth))
     with pytest.raises(OneClassError, match="0 are tumour"):
         report(item, item)
+
+
+def test_one_class_and_unknown_classes_are_refused_before_any_map(tmp_path: Path, row: CohortSlide) -> None:
+    write_network_pack(tmp_path / "models", "constant")
+    detector = Detector(tmp_path / "models")
+    text = row.annotations.read_text()
+    liver_only = tmp_path / "liver.geojson"
+    liver_only.write_text(text.replace('"Tumor"', '"Ignore*"'))
+
+    def stop(_: object) -> None:
+        raise AssertionError("a map was begun")
+
+    with pytest.raises(OneClassError, match="Nothing is tumour on the slides to validate on"):
+        validation.validate("constant", [replace(row, annotations=liver_only)], detector, progress=stop)
+    grade = tmp_path / "grade.geojson"
+    grade.write_text(text.replace('"Tumor"', '"Grade 2"').replace('"Non-tumor"', '"Grade 0"'))
+    with pytest.raises(ClassesUnknownError, match="Grade 2"):
+        validation.validate("constant", [replace(row, annotations=grade)], detector, progress=stop)
 
 
 def test_slides_that_choose_are_not_those_of_the_test(tmp_path: Path) -> None:

@@ -93,9 +93,10 @@ def main() -> None:
             raise
         report_error(failure)
         sys.exit(1)
-    except KeyboardInterrupt:
-        typer.echo("Stopped; nothing half-finished was left behind.", err=True)
-        sys.exit(_INTERRUPTED)
+    except SystemExit as ended:  # typer makes one of a KeyboardInterrupt, without a word
+        if ended.code == _INTERRUPTED:
+            typer.echo("Stopped; nothing half-finished was left behind.", err=True)
+        raise
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -9,6 +9,7 @@ import typer
 
 from hepamap.cli import model_files
 from hepamap.cli.console import progress_bar, report_error
+from hepamap.cli.training import ExcludedClasses, NonTumourClasses, TumourClasses
 from hepamap.errors import ModelError, PackInvalidError
 from hepamap.model_pack import find_pack, list_packs, manifest_json, manifest_schema_json
 from hepamap.settings import Settings
@@ -79,6 +80,9 @@ def validate(
     ] = None,
     stride: Annotated[int | None, typer.Option(help="Step between patches, model px; default: as the model says.")] = None,
     write: Annotated[bool, typer.Option(help="Put the outcome into the pack's manifest.")] = True,
+    tumour_class: TumourClasses = None,
+    non_tumour_class: NonTumourClasses = None,
+    exclude_class: ExcludedClasses = None,
     models_dir: ModelsDir = None,
 ) -> None:
     """Compare dense with patch mode on annotated slides, and make dense the model's default where it is as good.
@@ -87,12 +91,14 @@ def validate(
     """
     from hepamap.detection import Detector
     from hepamap.training import validate as validation
+    from hepamap.training.class_map import DEFAULT_CLASSES
 
     settings = Settings()
     slides = validation.slides_of(table, split)
+    classes = DEFAULT_CLASSES.with_names(tumour_class, non_tumour_class, exclude_class)
     detector = Detector(models_dir or settings.models_dir, settings.precision)
     with progress_bar("validate") as tell:
-        found = validation.validate(model, slides, detector, stride_m=stride, progress=tell)
+        found = validation.validate(model, slides, detector, stride_m=stride, classes=classes, progress=tell)
     if write:
         validation.write_validation(found)
     typer.echo(validation.markdown(found), nl=False)

@@ -8,13 +8,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from hepamap.cli.console import progress_bar
+from hepamap.cli.console import progress_bar, report_error
 from hepamap.pipeline import Progress
 from hepamap.settings import Settings
 
 dataset_app = typer.Typer(help="Patches from annotated slides.", no_args_is_help=True)
 
 ModelsDir = Annotated[Path | None, typer.Option(help="Folder of the model packs.")]
+
+_PER_SPLIT = " if the table has that split and nothing is said, none if 0."
+_FEWER_STATUS = 3
+"""Of a build whose data set is there, but smaller than was asked for."""
 
 _INSTEAD = "; may be given several times, and then replaces the names that are known."
 TumourClasses = Annotated[list[str] | None, typer.Option("--tumour-class", help=f"Class name that means tumour{_INSTEAD}")]
@@ -46,14 +50,17 @@ def dataset_build(
     out: Annotated[Path, typer.Option(help="Folder for the patches.")],
     mpp: Annotated[float, typer.Option(help="Resolution of the patches, µm/px: 1.84 for 5X, 0.92 for 10X.")],
     patch: Annotated[int, typer.Option(help="Patch side, px: 64 for 5X, 128 for 10X.")],
-    train: Annotated[int, typer.Option(help="Training patches of each class.")] = 20_000,
-    val: Annotated[int, typer.Option(help="Validation patches of each class.")] = 2_000,
-    test: Annotated[int, typer.Option(help="Test patches of each class.")] = 2_000,
+    train: Annotated[int | None, typer.Option(min=0, help=f"Training patches of each class; 20000{_PER_SPLIT}")] = None,
+    val: Annotated[int | None, typer.Option(min=0, help=f"Validation patches of each class; 2000{_PER_SPLIT}")] = None,
+    test: Annotated[int | None, typer.Option(min=0, help=f"Test patches of each class; 2000{_PER_SPLIT}")] = None,
+    fewer: Annotated[
+        bool, typer.Option("--fewer", help="Take what there is where slides hold fewer patches; that is an error otherwise.")
+    ] = False,
     fields: Annotated[
         int, typer.Option(min=0, help="Fields of each class for training: patches with real surroundings, for dense mode.")
     ] = 0,
     masks: Annotated[bool, typer.Option("--masks", help="Keep the mask of each patch too, for U-Net and FCN.")] = False,
-    seed: Annotated[int, typer.Option(help="The same seed draws the same patches.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same patches.")] = 0,
     tumour_class: TumourClasses = None,
     non_tumour_class: NonTumourClasses = None,
     exclude_class: ExcludedClasses = None,
@@ -62,20 +69,34 @@ def dataset_build(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier data set.")] = False,
 ) -> None:
-    """Draw balanced patches from annotated slides by the paper's rules; goes on where a stopped build was."""
+    """Draw balanced patches from annotated slides by the paper's rules; goes on where a stopped build was.
+
+    Ends with status 3 where tissue and focus left fewer patches than were asked for, without --fewer; the data set is there.
+    """
     from hepamap.training.build import BuildProgress, DatasetSpec, build_dataset
+    from hepamap.training.build_spec import numbers_by_split
     from hepamap.training.class_map import DEFAULT_CLASSES
+    from hepamap.training.errors import PatchesTooFewError
+    from hepamap.training.show import shortfalls
 
     classes = DEFAULT_CLASSES.with_names(tumour_class, non_tumour_class, exclude_class)
-    per_class = {"train": train, "val": val, "test": test}
+    per_class, remarks = numbers_by_split(table, {"train": train, "val": val, "test": test})
+    for remark in remarks:
+        typer.echo(remark, err=True)
     spec = DatasetSpec(mpp=mpp, patch_m=patch, per_class=per_class, fields=fields, masks=masks, seed=seed, classes=classes)
     with progress_bar(out.name) as show:
 
         def tell(step: BuildProgress) -> None:
             show(Progress(step.done, step.total, step.slide))
 
-        build_dataset(table, out, spec, workers=workers or os.cpu_count() or 1, overwrite=overwrite, progress=tell)
+        cores = workers or os.cpu_count() or 1
+        dataset = build_dataset(table, out, spec, fewer=fewer, workers=cores, overwrite=overwrite, progress=tell)
     dataset_show(out)
+    short = shortfalls(dataset)
+    if short and not fewer:
+        cure = "Annotate more slides or areas; with --fewer, what was found will do."
+        report_error(PatchesTooFewError(f"The data set was written, but not all was found. {' '.join(short)}", cure=cure))
+        raise typer.Exit(_FEWER_STATUS)
 
 
 @dataset_app.command("show")
@@ -112,7 +133,7 @@ def train(
         typer.Option("--resume", help="Go on with a run that was stopped, after its last finished epoch; begin one otherwise."),
     ] = False,
     tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write a log for TensorBoard into the run folder too.")
+        bool, typer.Option("--tensorboard", help="Write a log for TensorBoard into the run folder too (hepamap[tensorboard]).")
     ] = False,
     models_dir: ModelsDir = None,
 ) -> None:
@@ -136,6 +157,7 @@ def train(
             overwrite=overwrite,
             resume=resume,
             tensorboard=tensorboard,
+            begin=lambda first: typer.echo(f"first weights: {first}", err=True),
             progress=tell,
         )
     for split, measured in result.metrics.items():
@@ -146,12 +168,17 @@ def train(
 def compare(
     result: Annotated[Path, typer.Argument(help="Folder of a result.")],
     annotations: Annotated[Path, typer.Argument(help="GeoJSON with the true tumour, as QuPath exports it.")],
+    tumour_class: TumourClasses = None,
+    non_tumour_class: NonTumourClasses = None,
+    exclude_class: ExcludedClasses = None,
 ) -> None:
     """Measure the contours of a result against annotations of the same slide."""
     from hepamap.results import open_result
+    from hepamap.training.class_map import DEFAULT_CLASSES
     from hepamap.training.evaluate import compare as run
 
-    iou, shift = run(open_result(result), annotations)
+    classes = DEFAULT_CLASSES.with_names(tumour_class, non_tumour_class, exclude_class)
+    iou, shift = run(open_result(result), annotations, classes)
     typer.echo(f"intersection over union with the annotations: {iou:.3f}")
     if shift is not None:
         typer.echo(f"displacement: {shift.x_cell:+.2f}, {shift.y_cell:+.2f} cells of the map")

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from hepamap.interrupts import interrupts_deferred
+
 PRECISIONS = ("auto", "float32", "mixed")
 """What a user may ask for: `auto` is mixed on a GPU and float32 on a CPU; `mixed` computes in 16 bits and adds up in 32."""
 
@@ -26,7 +28,7 @@ def start_backend() -> None:
     if "keras" in sys.modules:
         return
     # TensorFlow's libraries write to descriptor 2 before any setting of theirs is read.
-    with tempfile.TemporaryFile() as chatter, _descriptor_2_to(chatter):
+    with interrupts_deferred(), tempfile.TemporaryFile() as chatter, _descriptor_2_to(chatter):
         import keras
 
         keras.distribution.list_devices()  # looks for GPUs, and talks about it

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hepamap.errors import OutOfMemoryError, PredictionInvalidError
+from hepamap.interrupts import interrupts_deferred
 from hepamap.model_pack import ModelPack
 from hepamap.networks.dense import UNIT_M
 from hepamap.networks.strips import StripNetwork, lane_width_m
@@ -54,6 +55,7 @@ class Predictor:
         """Code and sentence of what went otherwise than the machine promised."""
 
     @classmethod
+    @interrupts_deferred()
     def load(cls, pack: ModelPack, precision: str = "auto") -> Self:
         """Build the network of a pack, fill in its verified weights and run it once.
 
@@ -209,7 +211,8 @@ class Predictor:
         """Try, with smaller pieces after each lack of memory, at last on the CPU."""
         while True:
             try:
-                return attempt(*given)
+                with interrupts_deferred():
+                    return attempt(*given)
             except Exception as error:  # each backend has its own
                 if not backend.is_out_of_memory(error):
                     raise

@@ -56,7 +56,7 @@ def labelled_areas(slide: Slide, row: CohortSlide, classes: ClassMap = DEFAULT_C
     file = read_annotations(row.annotations)
     to_l0 = _to_l0(slide, row, file)
     drawn = areas_by_meaning(file.annotations, classes)
-    _check_classes(row, file, drawn)
+    require_known_classes(row.annotations.name, file, drawn)
     tumour, non_tumour, left_out, unknown = (
         shapely.transform(area, to_l0) for area in (drawn.tumour, drawn.non_tumour, drawn.left_out, drawn.unknown)
     )
@@ -64,8 +64,9 @@ def labelled_areas(slide: Slide, row: CohortSlide, classes: ClassMap = DEFAULT_C
     if row.unannotated == "non_tumour":
         bounds = slide.bounds_l0
         whole = shapely.box(bounds.x, bounds.y, bounds.right, bounds.bottom)
-        # Somebody drew something that is not known here (“HCC grade 2”): it is not “everything else”.
-        rest = whole.difference(shapely.union_all([tumour, left_out, unknown]))
+        # Somebody drew something that is not known here (“HCC grade 2”), or did not close it: it is not “everything else”.
+        enclosed = shapely.transform(file.enclosed, to_l0)
+        rest = whole.difference(shapely.union_all([tumour, left_out, unknown, enclosed]))
         non_tumour = shapely.union_all([rest, non_tumour])
     unit = to_l0(np.array([[0.0, 0.0], [1.0, 1.0]]))
     conflict = drawn.conflict_area * float(np.prod(unit[1] - unit[0]))
@@ -99,15 +100,19 @@ def _from_slide_centre(slide: Slide, row: CohortSlide) -> Transform:
     return lambda points: np.asarray((points - image_centre_nm) / nm_per_px + centre_l0)
 
 
-def _check_classes(row: CohortSlide, file: AnnotationFile, drawn: DrawnAreas) -> None:
-    """All names unknown is a matter of spelling, and would make tumour into “everything else” where only tumour is drawn."""
+def require_known_classes(name: str, file: AnnotationFile, drawn: DrawnAreas) -> None:
+    """All names unknown is a matter of spelling, and would make tumour into “everything else” where only tumour is drawn.
+
+    Raises:
+        ClassesUnknownError: there are areas in the file of this name, and nothing says what any of them is.
+    """
     unknown = sum(drawn.ignored.values())
     if not unknown or unknown < len(file.annotations):
         return
     names = list(drawn.ignored)
-    shown = ", ".join(f"“{name}”" for name in names[:_NAMES_SHOWN]) + (" …" if len(names) > _NAMES_SHOWN else "")
+    shown = ", ".join(f"“{known}”" for known in names[:_NAMES_SHOWN]) + (" …" if len(names) > _NAMES_SHOWN else "")
     raise ClassesUnknownError(
-        f"None of the class names in {row.annotations.name} is known: {shown}.",
+        f"None of the class names in {name} is known: {shown}.",
         cure="Say what they mean with --tumour-class, --non-tumour-class and --exclude-class.",
     )
 

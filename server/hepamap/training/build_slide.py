@@ -1,10 +1,12 @@
-"""What a build does with one slide: draw its patches, read its fields. Runs in any process; leaves its result in files.
+"""What a build does with one slide: draw its patches, read its fields, draw its masks. Runs in any process.
 
-Each result is a shard and a JSON file that is written last: where it stands, the work is done and is not done again.
+Each result is left in files named by all that decides it: a shard, and a JSON file that is written last. Where that stands, the
+work is done and is not done again, whatever else has changed in the table or the numbers.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -16,9 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
+from hepamap import __version__
 from hepamap.geometry import Point
 from hepamap.slide import Slide
 from hepamap.training.areas import labelled_areas
+from hepamap.training.capacity import most_patches
 from hepamap.training.class_map import ClassMap
 from hepamap.training.cohort import CohortSlide
 from hepamap.training.dataset import shard_name
@@ -26,7 +30,7 @@ from hepamap.training.field_sampling import Row, read_field
 from hepamap.training.fields import labels_path
 from hepamap.training.patches import TUMOUR
 from hepamap.training.pixel_masks import pixel_mask
-from hepamap.training.sampling import Sampler, SlidePatches
+from hepamap.training.sampling import Sampler
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +46,31 @@ class SlideJob:
     fingerprint: str
     notes: dict[str, Any]
     """What the manifest says of the slide's annotations."""
+    class_names: dict[str, str]
+    """The classes of its annotations, and what each was taken for."""
+    most: dict[int, int]
+    """Patches by label that its annotations can hold, from `most_patches`."""
 
     @property
     def shard(self) -> str:
         """Name of its files."""
         return shard_name(self.number, self.row.slide.name)
 
+    @property
+    def key(self) -> str:
+        """Tells the slide's pieces from others: all that decides its pixels and labels, but not its number."""
+        row = self.row
+        told = (__version__, self.sampler, str(row.slide.resolve()), self.fingerprint, row.mpp_override_um, self.is_test)
+        return _digest(repr(told).encode(), self.tumour_l0.wkb, self.non_tumour_l0.wkb)
+
+    @property
+    def is_test(self) -> bool:
+        """Whether its patches get their labels by the test rule."""
+        return self.row.split == "test"
+
     def has(self, label: int) -> bool:
         """Whether anything is drawn of a class."""
-        return not (self.tumour_l0 if label == TUMOUR else self.non_tumour_l0).is_empty
+        return bool((self.tumour_l0 if label == TUMOUR else self.non_tumour_l0).area > 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +87,15 @@ class Draw:
         """Patches of one class."""
         return sum(row["label"] == label for row in self.rows)
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether only the numbers are left, because more was asked of the slide later."""
+        return bool(self.rows) and not self.shard.exists()
+
+    def forget(self) -> None:
+        """Have it drawn again."""
+        _marker_of(self.shard).unlink()
+
 
 def slide_job(number: int, row: CohortSlide, sampler: Sampler, classes: ClassMap) -> SlideJob:
     """Look at a slide and its annotations; raises what is wrong with them before hours are spent."""
@@ -74,6 +103,7 @@ def slide_job(number: int, row: CohortSlide, sampler: Sampler, classes: ClassMap
         slide.require_resolution(sampler.mpp)
         areas = labelled_areas(slide, row, classes)
         um2 = slide.pixel_size.area_um2
+        areas_m = sampler.areas_m(slide, areas.tumour_l0, areas.non_tumour_l0)
         notes = {
             "slide": row.slide.name,
             "fingerprint": slide.fingerprint,
@@ -88,7 +118,10 @@ def slide_job(number: int, row: CohortSlide, sampler: Sampler, classes: ClassMap
             "ignored_objects": areas.file.ignored,
             "ignored_classes": areas.ignored_classes,
         }
-        return SlideJob(number, row, sampler, areas.tumour_l0, areas.non_tumour_l0, slide.fingerprint, notes)
+        names = {annotation.class_name for annotation in areas.file.annotations}
+        class_names = {name or "no class": (classes.meaning(name) or "not known").replace("_", "-") for name in names}
+        most = most_patches(areas_m, sampler.patch_m, test_rule=row.split == "test")
+        return SlideJob(number, row, sampler, areas.tumour_l0, areas.non_tumour_l0, slide.fingerprint, notes, class_names, most)
 
 
 def draw(job: SlideJob, wanted: Mapping[int, int], folder: Path) -> Draw:
@@ -97,53 +130,60 @@ def draw(job: SlideJob, wanted: Mapping[int, int], folder: Path) -> Draw:
     Args:
         job: the slide.
         wanted: patches by label.
-        folder: for the results.
+        folder: for the results; keeps the pixels of the last draw of a slide only, and the numbers of all.
     """
-    name = f"{job.number:04d}-" + "-".join(str(wanted[label]) for label in sorted(wanted))
-    shard, marker = folder / f"{name}.npy", folder / f"{name}.json"
-    if not marker.exists():
+    shard = folder / f"{job.key}-{'-'.join(str(wanted[label]) for label in sorted(wanted))}.npy"
+    if not _marker_of(shard).exists():
+        for superseded in folder.glob(f"{job.key}-*.npy"):
+            superseded.unlink()
         with Slide.open(job.row.slide, mpp_override_um=job.row.mpp_override_um) as slide:
-            is_test = job.row.split == "test"
-            found = job.sampler.sample(slide, job.tumour_l0, job.non_tumour_l0, dict(wanted), test_rule=is_test)
+            found = job.sampler.sample(slide, job.tumour_l0, job.non_tumour_l0, dict(wanted), test_rule=job.is_test)
         if found.patches:
             np.save(shard, np.stack(found.patches))
+        records = [{key: round(value, 4) for key, value in asdict(record).items()} for record in found.records]
         notes = {"windows_read": found.windows_read, "dropped_out_of_focus": found.out_of_focus}
-        _write_marker(marker, {"rows": _rows_of(job, found), "notes": notes})
-    done = json.loads(marker.read_text(encoding="utf-8"))
-    return Draw(shard, done["rows"], {**job.notes, **done["notes"]})
+        _write_marker(shard, {"records": records, "notes": notes})
+    done = _read_marker(shard)
+    place = {"split": job.row.split, "shard": job.shard, "slide": job.row.slide.name, "group": job.row.group}
+    rows = [{**place, "row": number, **record} for number, record in enumerate(done["records"])]
+    return Draw(shard, rows, {**job.notes, **done["notes"]})
 
 
-def draw_fields(job: SlideJob, patches: Sequence[Row], folder: Path) -> list[Row]:
-    """Read some patches of a slide again, with their surroundings; writes the shard and its label maps.
+def draw_fields(job: SlideJob, patches: Sequence[Row], folder: Path) -> tuple[Path, list[Row]]:
+    """Read some patches of a slide again, with their surroundings, or take them up where they were read before.
 
     Returns:
-        Rows as in fields.csv.
+        The shard, beside which its label maps stand; rows as in fields.csv.
     """
-    path, marker = folder / job.shard, folder / f"{job.shard}.json"
-    if not marker.exists():
+    shard = _piece(job, patches, folder)
+    if not _marker_of(shard).exists():
         with Slide.open(job.row.slide, mpp_override_um=job.row.mpp_override_um) as slide:
             areas_m = job.sampler.areas_m(slide, job.tumour_l0, job.non_tumour_l0)
             fields = [read_field(slide, job.sampler, areas_m, patch) for patch in patches]
-        np.save(path, np.stack([pixels for pixels, _, _ in fields]))
-        np.save(labels_path(path), np.stack([labels for _, labels, _ in fields]))
-        rows = []
-        for number, (patch, (_, _, place)) in enumerate(zip(patches, fields, strict=True)):
-            same = {key: patch[key] for key in ("split", "shard", "label", "slide", "group")}
-            sides = {"side_x_l0": round(place.width, 4), "side_y_l0": round(place.height, 4)}
-            rows.append({**same, "row": number, "x_l0": round(place.x, 4), "y_l0": round(place.y, 4), **sides})
-        _write_marker(marker, rows)
-    taken: list[Row] = json.loads(marker.read_text(encoding="utf-8"))
-    return taken
+        np.save(shard, np.stack([pixels for pixels, _, _ in fields]))
+        np.save(labels_path(shard), np.stack([labels for _, labels, _ in fields]))
+        places = [{"x_l0": at.x, "y_l0": at.y, "side_x_l0": at.width, "side_y_l0": at.height} for _, _, at in fields]
+        _write_marker(shard, [{key: round(value, 4) for key, value in place.items()} for place in places])
+    same = ("split", "shard", "label", "slide", "group")
+    rows = [
+        {**{key: patch[key] for key in same}, "row": number, **place}
+        for number, (patch, place) in enumerate(zip(patches, _read_marker(shard), strict=True))
+    ]
+    return shard, rows
 
 
-def draw_masks(job: SlideJob, patches: Sequence[Row]) -> NDArray[np.int8]:
-    """The masks of some patches of a slide, (n, P, P); see `pixel_masks`."""
-    with Slide.open(job.row.slide, mpp_override_um=job.row.mpp_override_um) as slide:
-        grid = job.sampler.grid(slide)
-        areas_m = job.sampler.areas_m(slide, job.tumour_l0, job.non_tumour_l0)
-    # Patches lie on whole model px; the table rounds their place to 0.0001 level-0 px.
-    corners_m = [Point(round(patch["x_l0"] / grid.scale_x), round(patch["y_l0"] / grid.scale_y)) for patch in patches]
-    return np.stack([pixel_mask(areas_m, corner_m, job.sampler.patch_m) for corner_m in corners_m])
+def draw_masks(job: SlideJob, patches: Sequence[Row], folder: Path) -> Path:
+    """Draw the masks of some patches of a slide, or take them up; the file holds (n, P, P), see `pixel_masks`."""
+    shard = _piece(job, patches, folder)
+    if not _marker_of(shard).exists():
+        with Slide.open(job.row.slide, mpp_override_um=job.row.mpp_override_um) as slide:
+            grid = job.sampler.grid(slide)
+            areas_m = job.sampler.areas_m(slide, job.tumour_l0, job.non_tumour_l0)
+        # Patches lie on whole model px; the table rounds their place to 0.0001 level-0 px.
+        corners_m = [Point(round(patch["x_l0"] / grid.scale_x), round(patch["y_l0"] / grid.scale_y)) for patch in patches]
+        np.save(shard, np.stack([pixel_mask(areas_m, corner_m, job.sampler.patch_m) for corner_m in corners_m]))
+        _write_marker(shard, None)
+    return shard
 
 
 def keep_rows(source: Path, target: Path, rows: Sequence[Row]) -> None:
@@ -154,16 +194,29 @@ def keep_rows(source: Path, target: Path, rows: Sequence[Row]) -> None:
         row["row"] = number
 
 
-def _rows_of(job: SlideJob, found: SlidePatches) -> list[Row]:
-    place = {"split": job.row.split, "shard": job.shard, "slide": job.row.slide.name, "group": job.row.group}
-    return [
-        {**place, "row": number, **{key: round(value, 4) for key, value in asdict(record).items()}}
-        for number, record in enumerate(found.records)
-    ]
+def _piece(job: SlideJob, patches: Sequence[Row], folder: Path) -> Path:
+    """Where what belongs to some patches of a slide stands; what belongs to others of it goes."""
+    shard = folder / f"{job.key}-{_digest(json.dumps([(patch['x_l0'], patch['y_l0']) for patch in patches]).encode())}.npy"
+    if not _marker_of(shard).exists():
+        for superseded in sorted(folder.glob(f"{job.key}-*")):  # .json before .npy: no marker without its shard
+            superseded.unlink()
+    return shard
 
 
-def _write_marker(path: Path, content: Any) -> None:
+def _digest(*parts: bytes) -> str:
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:24]
+
+
+def _marker_of(shard: Path) -> Path:
+    return shard.with_suffix(".json")
+
+
+def _read_marker(shard: Path) -> Any:
+    return json.loads(_marker_of(shard).read_text(encoding="utf-8"))
+
+
+def _write_marker(shard: Path, content: Any) -> None:
     """Whole or not at all: a half-written one would pass for finished work."""
-    partial = path.with_suffix(".partial")
+    partial = shard.with_suffix(".partial")
     partial.write_text(json.dumps(content), encoding="utf-8")
-    os.replace(partial, path)
+    os.replace(partial, _marker_of(shard))

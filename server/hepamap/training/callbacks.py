@@ -89,6 +89,22 @@ class TellEpoch(keras.callbacks.Callback):  # type: ignore[misc]
         self._batches.epoch = epoch
 
 
+class AfterEachBatch(keras.callbacks.Callback):  # type: ignore[misc]
+    """Does something after each batch, of training and of validation."""
+
+    def __init__(self, do: Callable[[], None]) -> None:
+        super().__init__()
+        self._do = do
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Do it."""
+        self._do()
+
+    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Do it."""
+        self._do()
+
+
 class CosineRate(keras.callbacks.Callback):  # type: ignore[misc]
     """Learning rate along half a cosine, after a linear warm-up; divided by 1 + decay × step, as Keras 2 had it."""
 

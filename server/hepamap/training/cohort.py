@@ -15,6 +15,7 @@ A CSV file with a header, UTF-8, comma or semicolon. Paths are relative to the t
 from __future__ import annotations
 
 import csv
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -87,8 +88,8 @@ def check_cohort(slides: Iterable[CohortSlide], name: str) -> None:
 
 
 def group_key(group: str) -> str:
-    """What tells groups apart: “Patient 1” and “patient  1” are one."""
-    return " ".join(group.casefold().split())
+    """What tells groups apart: “Patient 1” and “patient  1” are one, and so is “é” as one character or as two."""
+    return " ".join(unicodedata.normalize("NFC", group).casefold().split())
 
 
 def require_one_split(slides: Iterable[tuple[str, str, str]]) -> None:

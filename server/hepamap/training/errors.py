@@ -66,13 +66,13 @@ class WorkerLostError(HepamapError):
 
 
 class DatasetEmptyError(TrainingError):
-    """No patch of a class could be found."""
+    """There is no patch of a class, or nothing of a split."""
 
     code = "dataset_empty"
 
 
 class PatchesTooFewError(TrainingError):
-    """A data set holds fewer patches than a study asks for."""
+    """There are fewer patches or fields than a data set, a recipe or a study asks for."""
 
     code = "patches_too_few"
 

@@ -20,7 +20,7 @@ from hepamap.results import StoredResult
 from hepamap.slide import Slide
 from hepamap.training.agreement import Shift, best_shift, intersection_over_union
 from hepamap.training.annotations import read_annotations
-from hepamap.training.areas import SlideAreas, labelled_areas
+from hepamap.training.areas import SlideAreas, labelled_areas, require_known_classes
 from hepamap.training.class_map import DEFAULT_CLASSES, ClassMap, areas_by_meaning
 from hepamap.training.cohort import CohortSlide
 from hepamap.training.errors import AnnotationInvalidError
@@ -111,23 +111,30 @@ def judge_areas(
     return Judged(score, probability_map, found, truth, answer)
 
 
-def compare(stored: StoredResult, annotations: Path) -> tuple[float, Shift | None]:
+def compare(stored: StoredResult, annotations: Path, classes: ClassMap = DEFAULT_CLASSES) -> tuple[float, Shift | None]:
     """Compare the contours of a result with annotations of its slide, drawn in the frame that the contours are in.
+
+    Args:
+        stored: the result.
+        annotations: the file.
+        classes: what its class names mean.
 
     Returns:
         Intersection over union of the tumour areas, and the displacement.
 
     Raises:
-        AnnotationError: the annotations cannot be read.
+        AnnotationError: the annotations cannot be read, or none of their classes is known.
     """
     file = read_annotations(annotations)
     if file.frame == "slide_centre_nm":
         raise AnnotationInvalidError(
             f"The places in {annotations.name} can be told with the slide only.", cure="Use `hepamap evaluate`, or give GeoJSON."
         )
+    drawn = areas_by_meaning(file.annotations, classes)
+    require_known_classes(annotations.name, file, drawn)
     corner = stored.frame.offset_l0
     offset = np.array([corner.x, corner.y] if file.frame == "table" else [0.0, 0.0])
-    truth_l0 = shapely.transform(areas_by_meaning(file.annotations).tumour, lambda points: points + offset)
+    truth_l0 = shapely.transform(drawn.tumour, lambda points: points + offset)
     found_l0 = _contours(stored.map, stored.summary["parameters"])
     return intersection_over_union(found_l0, truth_l0), best_shift(found_l0, truth_l0, stored.map.lattice)
 

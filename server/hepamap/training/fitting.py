@@ -9,16 +9,17 @@ from typing import Any
 import keras
 from numpy.typing import NDArray
 
+from hepamap.interrupts import interrupts_deferred
 from hepamap.networks import build_network, read_weights, set_weights
 from hepamap.predictor import backend
 from hepamap.training import callbacks
 from hepamap.training.batches import FieldBatches, PlainBatches, TrainingBatches, scaled, some_fields, some_of_each, subset
-from hepamap.training.checkpoint import SaveCheckpoint, read_checkpoint
+from hepamap.training.checkpoint import Checkpoint, SaveCheckpoint, read_checkpoint
 from hepamap.training.dataset import PatchSet
 from hepamap.training.errors import PrecisionUnavailableError
 from hepamap.training.fields import FieldSet, field_side_m
 from hepamap.training.forms import accuracy_of, training_model
-from hepamap.training.initialise import LSUV_PATCHES, initialise
+from hepamap.training.initialise import LSUV_PATCHES, FirstWeights, initialise
 from hepamap.training.recipe import Recipe
 from hepamap.training.run_files import BEST_NAME, CHECKPOINT_NAME, LOG_NAME, TENSORBOARD_NAME, Progress, cut_log
 
@@ -34,6 +35,7 @@ def fit(
     *,
     work: str,
     tensorboard: bool = False,
+    begin: Callable[[str], None] = lambda _: None,
     progress: Callable[[callbacks.TrainProgress], None] = lambda _: None,
 ) -> tuple[Weights, dict[str, Any]]:
     """Train by a recipe; goes on where a training of the same work stopped in the run folder.
@@ -46,6 +48,7 @@ def fit(
         models_dir: where packs are.
         work: identifies recipe and data.
         tensorboard: write a log for TensorBoard too.
+        begin: told what the network begins with, before the first step; not where a training goes on.
         progress: told after every step.
 
     Returns:
@@ -55,38 +58,43 @@ def fit(
     checkpoint = read_checkpoint(run_dir / CHECKPOINT_NAME, work)
     before = checkpoint.progress if checkpoint else None
     keras.utils.set_random_seed(options.seed)
-    network = starting_model(recipe, splits["train"], models_dir)
+    network, first = starting_model(recipe, splits["train"], models_dir)
     model = training_model(network, recipe, field_side_m(recipe.network.patch))
     batches, validation = _batches(recipe, splits, fields)
     keeper = callbacks.TimeKeeper(options.epochs, len(batches), options.minutes)
     best = callbacks.KeepBest(network, run_dir / BEST_NAME)
-    if checkpoint and before:
-        checkpoint.restore(model)
-        keeper.go_on(before.steps, before.elapsed_s, time_is_up=before.time_is_up)
-        best.go_on(before.best_epoch, before.best_val_loss)
-        if not before.stopped:
-            cut_log(run_dir / LOG_NAME, before.epochs)
+    if checkpoint:
+        _go_on(checkpoint, model, keeper, best, run_dir / LOG_NAME)
+    else:
+        begin(str(first))
     schedule = _schedule(recipe, keeper)
     saver = SaveCheckpoint(run_dir / CHECKPOINT_NAME, work, schedule, keeper, best, before)
     if before is None or not before.stopped:
-        log = keras.callbacks.CSVLogger(str(run_dir / LOG_NAME), append=before is not None)
-        board = [keras.callbacks.TensorBoard(str(run_dir / TENSORBOARD_NAME))] if tensorboard else []
+        logs = _logs(run_dir, append=before is not None, tensorboard=tensorboard)
         report = callbacks.Report(options.epochs, len(batches), keeper, accuracy_of(recipe), progress)
-        _fit_and_close(
-            log,
-            model,
-            batches,
-            validation_data=validation,
-            epochs=options.epochs,
-            initial_epoch=before.epochs if before else 0,
-            shuffle=False,  # the batches are random already; keras would only spoil their seed
-            verbose=0,
-            callbacks=[
-                callbacks.TellEpoch(batches), *schedule, callbacks.StopOnNaN(network), best, log, *board, report, keeper, saver
-            ],
-        )  # fmt: skip
+        told = [callbacks.TellEpoch(batches), *schedule, callbacks.StopOnNaN(network), best, *logs, report, keeper, saver]
+        epochs = range(before.epochs if before else 0, options.epochs)
+        _fit_and_close(model, batches, validation, epochs, told, logs)
     assert saver.progress is not None  # at least one epoch is asked for
-    return best.weights, _history(saver.progress, options.epochs)
+    return best.weights, {"first_weights": str(first), **_history(saver.progress, options.epochs)}
+
+
+def _go_on(checkpoint: Checkpoint, model: keras.Model, keeper: callbacks.TimeKeeper, best: callbacks.KeepBest, log: Path) -> None:
+    """Bring everything to where a training was stopped."""
+    before = checkpoint.progress
+    checkpoint.restore(model)
+    keeper.go_on(before.steps, before.elapsed_s, time_is_up=before.time_is_up)
+    best.go_on(before.best_epoch, before.best_val_loss)
+    if not before.stopped:
+        cut_log(log, before.epochs)
+
+
+def _logs(run_dir: Path, *, append: bool, tensorboard: bool) -> list[keras.callbacks.Callback]:
+    """What writes down the course of a training."""
+    logs: list[keras.callbacks.Callback] = [keras.callbacks.CSVLogger(str(run_dir / LOG_NAME), append=append)]
+    if tensorboard:
+        logs.append(keras.callbacks.TensorBoard(str(run_dir / TENSORBOARD_NAME), write_graph=False))
+    return logs
 
 
 def _schedule(recipe: Recipe, keeper: callbacks.TimeKeeper) -> list[keras.callbacks.Callback]:
@@ -94,13 +102,30 @@ def _schedule(recipe: Recipe, keeper: callbacks.TimeKeeper) -> list[keras.callba
     return callbacks.schedule_callbacks(recipe.schedule, options.learning_rate, keeper, accuracy_of(recipe), options.decay or 0.0)
 
 
-def _fit_and_close(log: keras.callbacks.CSVLogger, model: keras.Model, batches: TrainingBatches, **options: Any) -> None:
-    """Keras' `fit`; it leaves its log open where it fails."""
+def _fit_and_close(
+    model: keras.Model,
+    batches: TrainingBatches,
+    validation: PlainBatches,
+    epochs: range,
+    told: list[keras.callbacks.Callback],
+    logs: list[keras.callbacks.Callback],
+) -> None:
+    """Keras' `fit`; it leaves its logs open where it fails."""
     try:
-        model.fit(batches, **options)
-    finally:
-        if log.csv_file is not None:
-            log.csv_file.close()
+        with interrupts_deferred() as stop_if_asked:
+            model.fit(
+                batches,
+                validation_data=validation,
+                initial_epoch=epochs.start,
+                epochs=epochs.stop,
+                shuffle=False,  # the batches are random already; keras would only spoil their seed
+                verbose=0,
+                callbacks=[*told, callbacks.AfterEachBatch(stop_if_asked)],
+            )
+    except BaseException:
+        for log in logs:
+            log.on_train_end()
+        raise
 
 
 def _history(done: Progress, epochs: int) -> dict[str, Any]:
@@ -148,18 +173,18 @@ def _batches(recipe: Recipe, splits: dict[str, PatchSet], fields: dict[str, Fiel
     )
 
 
-def starting_model(recipe: Recipe, patches: PatchSet, models_dir: Path) -> keras.Model:
-    """The network with its first weights, in the recipe's precision."""
+def starting_model(recipe: Recipe, patches: PatchSet, models_dir: Path) -> tuple[keras.Model, FirstWeights]:
+    """The network with its first weights, in the recipe's precision, and where they are from."""
     network, options = recipe.network, recipe.training
     start = build_network(network.backbone, network.head, network.patch)
     sample = scaled(patches.take(subset(patches, LSUV_PATCHES, options.seed)))
-    initialise(start, network.initialise, sample, models_dir, options.seed)
+    first = initialise(start, network.initialise, sample, models_dir, options.seed)
     model = _in_precision(recipe)
     set_weights(model, read_weights(start))
     for layer in model.layers:
         if isinstance(layer, keras.layers.Dropout):
             layer.rate *= options.dropout
-    return model
+    return model, first
 
 
 def _in_precision(recipe: Recipe) -> keras.Model:

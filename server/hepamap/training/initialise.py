@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,29 @@ LSUV_PATCHES = 64
 _MIN_DEVIATION = 1e-4  # a channel that varies less is dead on this batch; scaling it up would only amplify noise
 
 
-def initialise(model: keras.Model, how: str, batch: NDArray[np.float32], models_dir: Path, seed: int) -> None:
-    """Give a network its first weights.
+@dataclass(frozen=True, slots=True)
+class FirstWeights:
+    """What a network began with, by layer."""
+
+    origin: str
+    """As in the recipe, a pack with its version."""
+    taken: tuple[str, ...] = ()
+    anew: tuple[str, ...] = ()
+    """Layers of the network that begin as if there were no other: at random, batch normalisation as if it were not there."""
+    left: tuple[str, ...] = ()
+    """Layers of the origin that this network has no use for."""
+
+    def __str__(self) -> str:
+        """One line for people."""
+        if not self.taken:
+            return f"{self.origin} (nothing taken over)"
+        parts = [f"{self.origin}, {len(self.taken)} layers taken over"]
+        parts += [f"{word}: {', '.join(names)}" for word, names in (("anew", self.anew), ("left behind", self.left)) if names]
+        return "; ".join(parts)
+
+
+def initialise(model: keras.Model, how: str, batch: NDArray[np.float32], models_dir: Path, seed: int) -> FirstWeights:
+    """Give a network its first weights, and say which these are.
 
     Args:
         model: float32 network of the registry.
@@ -37,12 +59,11 @@ def initialise(model: keras.Model, how: str, batch: NDArray[np.float32], models_
     kind, _, name = how.partition(":")
     if kind == "lsuv":
         lsuv(model, batch, seed)
-    elif kind == "pack":
-        transplant(model, find_pack(models_dir, name).read_weights(), how)
-    elif kind == "weights":
-        transplant(model, _run_weights(Path(name)), how)
-    else:
-        transplant(model, _imagenet_weights(name), how)
+        return FirstWeights(how)
+    if kind == "pack":
+        pack = find_pack(models_dir, name)
+        return transplant(model, pack.read_weights(), f"pack:{pack.name}")
+    return transplant(model, _run_weights(Path(name)) if kind == "weights" else _imagenet_weights(name), how)
 
 
 def lsuv(model: keras.Model, batch: NDArray[np.float32], seed: int) -> None:
@@ -79,36 +100,38 @@ def _decides(layer: keras.layers.Layer) -> bool:
     return layer.name.startswith(("predictions", "score")) and hasattr(layer, "kernel")
 
 
-def transplant(model: keras.Model, weights: Mapping[str, NDArray[Any]], origin: str) -> list[str]:
+def transplant(model: keras.Model, weights: Mapping[str, NDArray[Any]], origin: str) -> FirstWeights:
     """Take over weights by name.
 
-    Every convolution must find its own. Batch normalisation of the backbone may be new. A head is taken over whole or
-    stays random: half of another head would be worse than none.
-
-    Returns:
-        Names of the variables that were not taken over.
+    Every convolution of the backbone must find its own. Batch normalisation of the backbone may be new. A head is taken
+    over whole or stays random: half of another head would be worse than none.
 
     Raises:
-        InitialWeightsMissingError: a convolution finds no weights of its shape.
+        InitialWeightsMissingError: a convolution finds no weights of its shape; nothing was taken over.
     """
 
     def fits(variable: Any) -> bool:
         return variable.path in weights and weights[variable.path].shape == tuple(variable.shape)
 
-    for variable in model.weights:
-        if "_conv" in variable.path and not fits(variable):
-            raise InitialWeightsMissingError(
-                f"“{origin}” has no weights for {variable.path} of this network.",
-                cure="Start from a pack with the same backbone, or from lsuv.",
-            )
+    kernels = [variable for variable in model.weights if "_conv" in variable.path]
+    if homeless := [variable for variable in kernels if not fits(variable)]:
+        raise InitialWeightsMissingError(
+            f"“{origin}” is of another network: of the {len(kernels)} weights of this one's convolutions {len(homeless)} are not "
+            f"in it, or in another shape; {homeless[0].path} is the first.",
+            cure="Start from a pack with a backbone of the same convolutions, such as hcc-5x for all of VGG16's, or from lsuv.",
+        )
     is_head_whole = all(fits(variable) for variable in model.weights if not variable.path.startswith("block"))
-    left: list[str] = []
-    for variable in model.weights:
-        if fits(variable) and (is_head_whole or variable.path.startswith("block")):
-            variable.assign(np.asarray(weights[variable.path], np.float32))
-        else:
-            left.append(variable.path)
-    return left
+    taken = [variable for variable in model.weights if fits(variable) and (is_head_whole or variable.path.startswith("block"))]
+    for variable in taken:
+        variable.assign(np.asarray(weights[variable.path], np.float32))
+    names = {variable.path: None for variable in taken}
+    anew = (variable.path for variable in model.weights if variable.path not in names)
+    return FirstWeights(origin, _layers(names), _layers(anew), _layers(name for name in weights if name not in names))
+
+
+def _layers(paths: Iterable[str]) -> tuple[str, ...]:
+    """The layers of variables, each once, in their order."""
+    return tuple(dict.fromkeys(path.split("/")[0] for path in paths))
 
 
 def _run_weights(path: Path) -> dict[str, NDArray[Any]]:

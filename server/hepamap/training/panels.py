@@ -15,7 +15,7 @@ from shapely.geometry.base import BaseGeometry
 
 from hepamap import RESEARCH_USE_ONLY
 from hepamap.detection import DEFAULT_MIN_AREA_UM2
-from hepamap.errors import OutputNotWritableError
+from hepamap.errors import OutputNotWritableError, ParameterError
 from hepamap.geometry import PixelSize, Region
 from hepamap.maps import PatchNetwork
 from hepamap.model_pack import ModelPack
@@ -27,6 +27,8 @@ from hepamap.training.areas import labelled_areas
 from hepamap.training.class_map import DEFAULT_CLASSES, ClassMap
 from hepamap.training.cohort import CohortSlide
 
+_MPP_TOLERANCE = 0.05
+"""Share by which a pack's resolution may differ from that of its panel; slides are read with the same latitude."""
 _PANEL_PX = 900  # longer side of each picture
 _PANEL_INCHES, _DPI = 5.0, 150
 _TITLE_POINTS, _LABEL_POINTS = 15, 12
@@ -76,8 +78,13 @@ def looks(model_5x: ModelPack, model_10x: ModelPack, unet: ModelPack, fcn: Model
     """The five ways of figure 6.
 
     Raises:
+        ParameterError: a pack is of another kind or resolution than its panel says.
         StrideInvalidError: the 5X model does not allow to step by whole patches.
     """
+    _require("5X", model_5x, None, 1.84)
+    _require("10X", model_10x, None, 0.92)
+    _require("U-Net, 5X", unet, "UNet", 1.84)
+    _require("FCN, 5X", fcn, "FCN8s", 1.84)
     whole_m = model_5x.manifest.input.patch
     require_stride(whole_m, model_5x.manifest.strides)
     return (
@@ -87,6 +94,18 @@ def looks(model_5x: ModelPack, model_10x: ModelPack, unet: ModelPack, fcn: Model
         Look("U-Net, 5X", unet, unet.manifest.default_stride),
         Look("FCN, 5X", fcn, fcn.manifest.default_stride),
     )
+
+
+def _require(title: str, pack: ModelPack, segmenter: str | None, mpp: float) -> None:
+    """Refuse a pack under a title that is not its own; where no segmenter is named, one that answers for patches is wanted."""
+    network, input_ = pack.manifest.network, pack.manifest.input
+    is_of_kind = network.kind == "classification" if segmenter is None else network.backbone == segmenter
+    if not is_of_kind or abs(input_.mpp - mpp) > _MPP_TOLERANCE * mpp:
+        raise ParameterError(
+            f"The panel “{title}” cannot be drawn with {pack.name}: it is {network.backbone} + {network.head} at "
+            f"{input_.mpp:g} µm/px.",
+            cure=f"Give a pack with {segmenter or 'a network that answers for patches'} at {mpp:g} µm/px.",
+        )
 
 
 def compute_panels(

@@ -78,7 +78,7 @@ def show_dataset(folder: Path, sheet: Path | None = None) -> DatasetSummary:
         dataset.patch_m,
         tuple(_split(name, splits[name], fields.get(name)) for name in SPLITS if len(splits[name])),
         tuple(_slide(number, slide, splits[slide["split"]]) for number, slide in enumerate(slides)),
-        (*_shortfalls(dataset), *(sentence for slide in slides for sentence in _warnings(slide))),
+        (*shortfalls(dataset), *(sentence for slide in slides for sentence in _warnings(slide))),
     )
 
 
@@ -93,16 +93,21 @@ def _slide(number: int, slide: dict[str, Any], patches: PatchSet) -> SlideSummar
     return SlideSummary(slide["slide"], slide["split"], int((labels == TUMOUR).sum()), int((labels == NON_TUMOUR).sum()))
 
 
-def _shortfalls(dataset: Dataset) -> list[str]:
-    """Classes are kept equal, so the scarcer one decides."""
+def shortfalls(dataset: Dataset) -> list[str]:
+    """Sentences about what is less than was asked for. Classes are kept equal, so the scarcer one decides."""
     manifest = dataset.manifest
-    fields = manifest.get("fields", {})
+    fields, drawn = manifest.get("fields", {}), manifest.get("drawn", {})
     pairs = (
         ("patches", manifest["asked_per_class"], manifest["patches_per_class"]),
         ("fields", fields.get("asked_per_class", {}), fields.get("fields_per_class", {})),
     )
+
+    def of_each(split: str, kind: str) -> str:
+        counts = drawn.get(split) if kind == "patches" else None
+        return f" ({counts['tumour']} of tumour, {counts['non_tumour']} of non-tumour)" if counts else ""
+
     return [
-        f"{split}: {found.get(split, 0)} {kind} of each class were found, {count} were asked for."
+        f"{split}: {found.get(split, 0)} {kind} of each class were found{of_each(split, kind)}, {count} were asked for."
         for kind, asked, found in pairs
         for split, count in asked.items()
         if found.get(split, 0) < count

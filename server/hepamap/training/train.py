@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -20,13 +21,22 @@ from hepamap.networks import build_network, set_weights
 from hepamap.networks.dense import can_be_dense
 from hepamap.training.curves import draw_curves
 from hepamap.training.dataset import Dataset, PatchSet, combine, open_dataset
+from hepamap.training.enough import require_enough
 from hepamap.training.errors import DatasetEmptyError, TensorBoardMissingError
 from hepamap.training.evaluation.operating_points import choose_thresholds, measured_points
 from hepamap.training.fields import FieldSet, combine_fields
 from hepamap.training.metrics import patch_metrics
 from hepamap.training.model_card import INTENDED_USE, model_card
 from hepamap.training.recipe import Recipe, read_recipe
-from hepamap.training.run_files import BEST_NAME, CHECKPOINT_NAME, LOG_NAME, read_npz, read_progress, write_text
+from hepamap.training.run_files import (
+    BEST_NAME,
+    CHECKPOINT_NAME,
+    LOG_NAME,
+    TENSORBOARD_NAME,
+    read_npz,
+    read_progress,
+    write_text,
+)
 
 if TYPE_CHECKING:
     from hepamap.training.callbacks import TrainProgress
@@ -60,6 +70,7 @@ def train(
     overwrite: bool = False,
     resume: bool = False,
     tensorboard: bool = False,
+    begin: Callable[[str], None] = lambda _: None,
     progress: Callable[[TrainProgress], None] = lambda _: None,
 ) -> TrainResult:
     """Train a network and write its pack to `<models_dir>/<id>/<version>`.
@@ -74,16 +85,20 @@ def train(
             weights that it would have had (where the machine computes the same twice, as CPUs do). One that is finished is
             left as it is.
         tensorboard: write a log for TensorBoard too.
+        begin: told what the network begins with, before the first step.
         progress: told after every step.
 
     Raises:
-        RecipeInvalidError, DatasetInvalidError, DatasetEmptyError, OutputExistsError: before anything is computed.
+        RecipeInvalidError, DatasetInvalidError, DatasetEmptyError, PatchesTooFewError, OutputExistsError: before anything is
+            computed.
+        ModelNotFoundError, InitialWeightsMissingError: what to begin with is not there or of another network; before the first
+            step.
         ResumeImpossibleError: the run in the folder had another recipe or other data.
         TrainingDivergedError: the loss is no longer a number; the run folder keeps the last good state.
     """
     if tensorboard and find_spec("tensorboard") is None:
         raise TensorBoardMissingError(
-            "TensorBoard is not installed.", cure="Install it (pip install tensorboard), or leave --tensorboard away."
+            "TensorBoard is not installed.", cure="Install it (pip install 'hepamap[tensorboard]'), or leave --tensorboard away."
         )
     recipe = read_recipe(recipe_path)
     pack_dir = models_dir / recipe.pack.id / recipe.pack.version
@@ -99,7 +114,9 @@ def train(
     from hepamap.training.fitting import fit
 
     try:
-        weights, history = fit(recipe, splits, fields, run_dir, models_dir, work=work, tensorboard=tensorboard, progress=progress)
+        weights, history = fit(
+            recipe, splits, fields, run_dir, models_dir, work=work, tensorboard=tensorboard, begin=begin, progress=progress
+        )
     finally:
         draw_curves(run_dir / LOG_NAME, run_dir / CURVES_NAME)  # also of a training that failed: they show how
     metrics, thresholds, judged = _evaluate(recipe, weights, splits)
@@ -148,6 +165,7 @@ def _data(recipe: Recipe, datasets: Sequence[Dataset]) -> tuple[dict[str, PatchS
             "The recipe trains on masks, but not all data sets have them.",
             cure="Build the data set with `hepamap dataset build … --masks`.",
         )
+    require_enough(recipe, splits, fields)
     return splits, fields
 
 
@@ -188,8 +206,10 @@ def _prepare(run_dir: Path, pack_dir: Path, *, overwrite: bool, resume: bool) ->
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         if not resume:
-            for name in (CHECKPOINT_NAME, LOG_NAME, BEST_NAME):
+            for name in (CHECKPOINT_NAME, LOG_NAME, BEST_NAME, CURVES_NAME, METRICS_NAME):
                 (run_dir / name).unlink(missing_ok=True)
+            if (run_dir / TENSORBOARD_NAME).exists():
+                shutil.rmtree(run_dir / TENSORBOARD_NAME)
     except OSError as error:
         raise OutputNotWritableError(
             f"The folder {run_dir.name} cannot be made ({error.strerror}).", cure="Check permissions and free space."

@@ -7,6 +7,7 @@ import pytest
 from hepamap.errors import ParameterError
 from hepamap.networks import NetworkInvalidError
 from hepamap.training.errors import RecipeInvalidError
+from hepamap.training.recipe import ScheduleSection
 from hepamap.training.studies.factors import Selection, chosen_factors
 from hepamap.training.studies.plan import BudgetSection, Configuration, DataSizeStudy, FactorStudy, read_study, recipe_of
 from tests.training.studies.tiny import SIZES, study_file
@@ -26,11 +27,26 @@ def test_shipped_studies_are_valid_and_explain_themselves(path: Path) -> None:
         assert word in header
 
 
-def test_the_full_study_is_the_papers() -> None:
+def test_the_full_studies_are_the_papers() -> None:
     study = read_study(STUDIES / "factors.toml", FactorStudy)
     chosen = chosen_factors(study, Selection())
     assert [len(values) for values in chosen.values()] == [8, 3, 4, 2]
     assert study.factors.repeats == 3
+    assert study.data.train is not None
+    assert study.data.validation is not None
+    patches = study.data.train + study.data.validation
+    assert (patches, study.data.validation / patches, study.data.test) == (50_000, 0.2, 200_000)
+    assert study.budget.epochs(32) == (30, study.data.train / 32)
+
+    size = read_study(STUDIES / "data-size.toml", DataSizeStudy)
+    assert (size.sizes.backbone, size.sizes.head, size.sizes.batch_size, size.sizes.optimiser) == ("VGG16", "FC512", 32, "sgd")
+    assert (size.sizes.patches[0], size.sizes.patches[-1] + (size.data.validation or 0)) == (10, 200_000)
+
+    for whole in (study, size):
+        sgd, adam, schedule = whole.training.sgd, whole.training.adam, whole.schedule
+        assert whole.network.initialise == "imagenet"
+        assert (sgd.learning_rate, sgd.momentum, sgd.decay, adam.learning_rate) == (1e-3, 0.9, 1e-3, 1e-3)
+        assert schedule == ScheduleSection(kind="plateau")
 
 
 @pytest.mark.parametrize(

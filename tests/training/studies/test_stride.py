@@ -51,11 +51,11 @@ def table(out: Path) -> list[dict[str, str]]:
 
 
 def test_every_stride_and_mode_that_can_be(slides: list[CohortSlide], detector: Detector) -> None:
-    cases = cases_of(slides, ["tiny-5x"], detector.models_dir)
+    cases = cases_of(slides, ["tiny-5x"], detector)
     assert [case.key[1:3] for case in cases] == [
         (mode, stride) for mode in ("patch", "dense") for stride in ("64", "48", "32", "16", "8")
     ]
-    some = cases_of(slides, ["tiny-5x"], detector.models_dir, strides=[64, 16], modes=["dense"])
+    some = cases_of(slides, ["tiny-5x"], detector, strides=[64, 16], modes=["dense"])
     assert [case.key[1:3] for case in some] == [("dense", "64"), ("dense", "16")]
 
 
@@ -107,11 +107,33 @@ def test_it_goes_on_where_it_was_stopped(
     assert "| 48 |" not in (tmp_path / "stride.md").read_text(encoding="utf-8")
 
 
+def test_models_of_several_calls_stand_in_one_report(slides: list[CohortSlide], detector: Detector, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(detector.models_dir, models)
+    write_network_pack(models, "other-5x")
+    both, out = Detector(models, "float32"), tmp_path / "out"
+
+    def reported() -> list[tuple[str, str]]:
+        with (out / "stride.csv").open(encoding="utf-8", newline="") as file:
+            return [(row["model"], row["stride"]) for row in csv.DictReader(file)]
+
+    study_stride(slides, ["tiny-5x"], both, out, strides=[64], modes=["patch"])
+    study_stride(slides, ["other-5x"], both, out, strides=[64], modes=["patch"])
+    assert reported() == [("other-5x@1.0.0", "64"), ("tiny-5x@1.0.0", "64")]
+    # A model that has another threshold by now, or is gone, has no numbers of now.
+    rewrite_manifest(find_pack(models, "tiny-5x"), default_threshold=0.7)
+    study_stride(slides, ["other-5x"], both, out, strides=[48], modes=["patch"])
+    assert reported() == [("other-5x@1.0.0", "48"), ("other-5x@1.0.0", "64")]
+    shutil.rmtree(models / "tiny-5x")
+    study_stride(slides, ["other-5x"], both, out, strides=[48], modes=["patch"])
+    assert reported() == [("other-5x@1.0.0", "48"), ("other-5x@1.0.0", "64")]
+
+
 def test_whatever_decides_the_scores_is_in_a_rows_inputs(
     slides: list[CohortSlide], detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def inputs(models: Path = detector.models_dir, classes: ClassMap = DEFAULT_CLASSES) -> str:
-        (case,) = cases_of(slides, ["tiny-5x"], models, strides=[64], modes=["patch"], classes=classes)
+    def inputs(models: Path = detector.models_dir, classes: ClassMap = DEFAULT_CLASSES, precision: str = "float32") -> str:
+        (case,) = cases_of(slides, ["tiny-5x"], Detector(models, precision), strides=[64], modes=["patch"], classes=classes)
         return case.inputs
 
     found = [inputs(), inputs(classes=DEFAULT_CLASSES.with_names(["tumor"], ["non-tumor"]))]
@@ -120,7 +142,8 @@ def test_whatever_decides_the_scores_is_in_a_rows_inputs(
     found.append(inputs(tmp_path / "models"))
     monkeypatch.setattr(module, "__version__", "99.0.0")
     found.append(inputs())
-    assert len(set(found)) == 4
+    found.append(inputs(precision="mixed"))
+    assert len(set(found)) == 5
     monkeypatch.undo()
     assert inputs() == found[0]
 

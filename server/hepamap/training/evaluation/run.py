@@ -9,6 +9,7 @@ from hepamap.detection import Detector
 from hepamap.errors import OutputExistsError, OutputNotWritableError
 from hepamap.pipeline import Progress, ignore_progress
 from hepamap.training.cohort import require_one_split
+from hepamap.training.evaluation.both_classes import require_both_classes
 from hepamap.training.evaluation.choice import Choice, choose, judge_choice
 from hepamap.training.evaluation.kept_maps import KeptMaps
 from hepamap.training.evaluation.patch_level import PatchOutcome, judge_patches, open_fitting
@@ -38,15 +39,17 @@ def evaluate(
         measured: told each slide that is finished.
 
     Raises:
-        ParameterError, ModelError, CohortInvalidError, SplitEmptyError, AnnotationError, DatasetInvalidError: before
-            anything is computed.
-        OneClassError, NothingMeasuredError: the slides do not suffice for what is asked.
+        ParameterError, ModelError, CohortInvalidError, SplitEmptyError, AnnotationError, DatasetInvalidError, OneClassError:
+            before anything is computed.
+        OneClassError, NothingMeasuredError: afterwards, the slides do not suffice for what is asked.
     """
     runs = plan_runs(spec, detector.models_dir)
     packs = {run.pack.name: run.pack for run in runs}
     fitting = open_fitting(spec.datasets, list(packs.values()))
     slides = read_slides(spec, spec.split, runs) if spec.table else []
     choosing = read_slides(spec, spec.choose_on, runs) if spec.table and spec.choose_on else []
+    if spec.choose_on:
+        require_both_classes([slide.areas for slide in choosing], f"the slides of the split “{spec.choose_on}”, which choose")
     require_one_split((slide.fingerprint, slide.row.split, slide.row.slide.name) for slide in [*slides, *choosing])
     _prepare(out)
     work = _Work(KeptMaps(out / MAPS_FOLDER, detector), progress, measured)

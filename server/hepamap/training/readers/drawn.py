@@ -44,6 +44,8 @@ class AnnotationFile:
     ignored: dict[str, int] = field(default_factory=dict)
     """Objects passed over, by reason."""
     frame: Frame = "table"
+    enclosed: BaseGeometry = field(default_factory=Polygon)
+    """What open lines go around, in the file's frame: an outline may be meant that nobody closed, and nobody can say."""
 
 
 class Collector:
@@ -54,6 +56,7 @@ class Collector:
         self._annotations: list[Annotation] = []
         self._ignored: Counter[str] = Counter()
         self._repaired = 0
+        self._enclosed: list[BaseGeometry] = []
 
     def add(self, class_name: str | None, geometry: BaseGeometry, holes: BaseGeometry | None = None) -> None:
         """Take a polygon or multipolygon, less its holes; repairs it, refuses coordinates that are no numbers."""
@@ -75,13 +78,20 @@ class Collector:
         else:
             self.add(class_name, Polygon(points))
 
+    def ignore_line(self, points: Sequence[tuple[float, float]]) -> None:
+        """Count an open line that is passed over, and remember what it goes around."""
+        self.ignore("open line, not an area")
+        if len(points) > 2 and np.isfinite(points).all():
+            self._enclosed.append(polygonal(shapely.make_valid(Polygon(points))))
+
     def ignore(self, reason: str) -> None:
         """Count an object that is passed over."""
         self._ignored[reason] += 1
 
     def file(self, frame: Frame) -> AnnotationFile:
         """All that was taken."""
-        return AnnotationFile(tuple(self._annotations), self._repaired, dict(sorted(self._ignored.items())), frame)
+        ignored = dict(sorted(self._ignored.items()))
+        return AnnotationFile(tuple(self._annotations), self._repaired, ignored, frame, shapely.union_all(self._enclosed))
 
     def invalid(self, what: str) -> AnnotationInvalidError:
         """The error for a file that is not what it should be."""

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 from shapely.errors import ShapelyError
-from shapely.geometry import shape
+from shapely.geometry import LineString, shape
 from shapely.geometry.base import BaseGeometry
 
 from hepamap.training.readers.drawn import AnnotationFile, Collector
 
+_READ = ("Polygon", "MultiPolygon", "LineString")
 _NOT_ANNOTATIONS = ("cell", "detection", "root", "tile", "tmaCore")
 
 
@@ -33,7 +34,11 @@ def read_geojson(data: bytes, name: str) -> AnnotationFile:
     for feature in _features(data, collector):
         reason = _reason_to_ignore(feature)
         if reason is None:
-            collector.add(_class_name(feature.get("properties") or {}), _geometry(feature["geometry"], collector))
+            drawn = _geometry(feature["geometry"], collector)
+            if isinstance(drawn, LineString):
+                collector.ignore_line([(point[0], point[1]) for point in drawn.coords])
+            else:
+                collector.add(_class_name(feature.get("properties") or {}), drawn)
         else:
             collector.ignore(reason)
     return collector.file("table")
@@ -67,7 +72,7 @@ def _reason_to_ignore(feature: Mapping[str, Any]) -> str | None:
         return f"{kind if kind != 'annotation' else 'detection'} object"
     geometry = feature.get("geometry") or {}
     geometry_kind = geometry.get("type") if isinstance(geometry, dict) else None
-    return None if geometry_kind in ("Polygon", "MultiPolygon") else f"{geometry_kind or 'no geometry'}, not an area"
+    return None if geometry_kind in _READ else f"{geometry_kind or 'no geometry'}, not an area"
 
 
 def _class_name(properties: Mapping[str, Any]) -> str | None:

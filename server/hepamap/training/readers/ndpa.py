@@ -44,13 +44,12 @@ def _take(state: Element, collector: Collector) -> None:
     if shape is None:
         collector.ignore("no shape")
     elif shape.find("pointlist") is not None:
+        found = shape.iterfind("pointlist/point")
+        corners = [(number(point.findtext("x"), collector), number(point.findtext("y"), collector)) for point in found]
         if text_of(shape, "closed") == "0":
-            collector.ignore("open line, not an area")
-            return
-        corners = shape.iterfind("pointlist/point")
-        collector.add_ring(
-            class_name, [(number(p.findtext("x"), collector), number(p.findtext("y"), collector)) for p in corners]
-        )
+            collector.ignore_line(corners)
+        else:
+            collector.add_ring(class_name, corners)
     elif shape.get("type") == "circle":
         x, y, radius = (number(shape.findtext(key), collector) for key in ("x", "y", "radius"))
         collector.add(class_name, Point(x, y).buffer(abs(radius), quad_segs=_QUARTER_SEGMENTS))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from hepamap import __version__
 from hepamap.detection import CheckedRequest, DetectionRequest, Detector, check_request
-from hepamap.errors import CancelledError, HepamapError, ParameterError, StrideInvalidError
+from hepamap.errors import CancelledError, HepamapError, ModelError, ParameterError, StrideInvalidError
 from hepamap.maps import require_dense_stride
 from hepamap.model_pack import ModelPack, find_pack
 from hepamap.pipeline import analyse
@@ -38,7 +39,7 @@ class Case:
     row: CohortSlide
     checked: CheckedRequest
     inputs: str
-    """Identifies all that decides the scores: slide, annotations, what their classes mean, weights, threshold, software."""
+    """Identifies all that decides the scores: slide, annotations, class meanings, weights, threshold, precision, software."""
 
     @property
     def key(self) -> Key:
@@ -59,7 +60,7 @@ def study_stride(
     retry_failed: bool = False,
     tell: Callable[[StudyProgress], None] = lambda _: None,
 ) -> None:
-    """Do the slides that are missing, then write tables and the picture of these slides and models, with rows of earlier calls.
+    """Do what is missing, then write tables and the picture of these slides, with the models of earlier calls too.
 
     Args:
         slides: rows of a cohort's table.
@@ -76,21 +77,19 @@ def study_stride(
         CohortInvalidError, AnnotationError, SlideError, ModelError, ParameterError: before anything is computed.
         StudyBusyError, OutputError: the folder does not serve.
     """
-    cases = cases_of(slides, models, detector.models_dir, strides, modes, classes)
+    cases = cases_of(slides, models, detector, strides, modes, classes)
     with study_folder(out, {"study": "stride"}):
         table = RunTable(out / RUNS_NAME, KEY, SCORES)
         try:
             _run_missing(table, cases, detector, classes, retry_failed, tell)
         finally:
-            # Whatever of a row's inputs has changed since makes another row.
-            current = {(case.checked.pack.name, case.row.slide.stem, case.inputs) for case in cases}
-            write_stride_report(out, [row for row in table.rows if (row["model"], row["slide"], row["inputs"]) in current])
+            write_stride_report(out, _current(table.rows, slides, detector, classes))
 
 
 def cases_of(
     slides: Sequence[CohortSlide],
     models: Sequence[str],
-    models_dir: Path,
+    detector: Detector,
     strides: Sequence[int] | None = None,
     modes: Sequence[str] | None = None,
     classes: ClassMap = DEFAULT_CLASSES,
@@ -101,7 +100,7 @@ def cases_of(
         CohortInvalidError, AnnotationError, SlideError, ModelError, ParameterError: something cannot be run.
     """
     _check_slides(slides, classes)
-    packs = [find_pack(models_dir, model) for model in models]
+    packs = [find_pack(detector.models_dir, model) for model in models]
     settings = [
         (pack, mode, stride) for pack in packs for mode in _modes(pack, modes) for stride in _strides(pack, mode, strides)
     ]
@@ -111,13 +110,13 @@ def cases_of(
         raise StrideInvalidError(
             f"No model can be run with the stride {', '.join(map(str, unused))} in this mode.", cure=f"The strides: {named}."
         )
-    inputs = {(pack.name, row.slide): _inputs(pack, row, classes) for pack in packs for row in slides}
+    inputs = {(pack.name, row.slide): _inputs(pack, row, classes, detector.precision) for pack in packs for row in slides}
     return [
         Case(
             row,
             check_request(
                 DetectionRequest(row.slide, pack.name, stride_m=stride, mode=mode, mpp_override_um=row.mpp_override_um),
-                models_dir,
+                detector.models_dir,
             ),
             inputs[pack.name, row.slide],
         )
@@ -163,7 +162,21 @@ def _strides(pack: ModelPack, mode: str, wanted: Sequence[int] | None) -> list[i
     return sorted((stride for stride in allowed if mode != "dense" or can(stride)), reverse=True)
 
 
-def _inputs(pack: ModelPack, row: CohortSlide, classes: ClassMap) -> str:
+def _current(rows: Sequence[Row], slides: Sequence[CohortSlide], detector: Detector, classes: ClassMap) -> list[Row]:
+    """The rows of these slides that would be measured alike now; whatever of its inputs has changed since makes another row."""
+    packs = {}
+    for name in {row["model"] for row in rows}:
+        with suppress(ModelError):  # of an earlier call, and gone since: nothing says that its numbers still hold
+            packs[name] = find_pack(detector.models_dir, name)
+    inputs = {
+        (name, slide.slide.stem, _inputs(pack, slide, classes, detector.precision))
+        for name, pack in packs.items()
+        for slide in slides
+    }
+    return [row for row in rows if (row["model"], row["slide"], row["inputs"]) in inputs]
+
+
+def _inputs(pack: ModelPack, row: CohortSlide, classes: ClassMap, precision: str) -> str:
     with Slide.open(row.slide, mpp_override_um=row.mpp_override_um) as slide:
         seen = {
             "software": __version__,
@@ -171,6 +184,7 @@ def _inputs(pack: ModelPack, row: CohortSlide, classes: ClassMap) -> str:
             "classes": asdict(classes),
             "weights": pack.manifest.weights.sha256,
             "threshold": pack.manifest.default_threshold,
+            "precision": precision,
         }
     # Sets have no order of their own, and another one in every process.
     text = json.dumps(seen, sort_keys=True, default=sorted)

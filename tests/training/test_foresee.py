@@ -1,0 +1,129 @@
+"""What a build refuses before it reads a pixel."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hepamap.slide import Slide
+from hepamap.training.build import DatasetSpec, build_dataset
+from hepamap.training.build_spec import DEFAULT_PER_CLASS, numbers_by_split
+from hepamap.training.class_map import DEFAULT_CLASSES
+from hepamap.training.errors import DatasetEmptyError, PatchesTooFewError
+
+from .conftest import SIDE, box, feature, toy_pixels, write_slide
+
+TUMOUR, LIVER = box(0, 0, 320, SIDE), box(320, 0, 640, SIDE)
+
+
+@pytest.fixture
+def no_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(*_: Any) -> None:
+        raise AssertionError("a pixel was read")
+
+    monkeypatch.setattr(Slide, "read_region", read)
+
+
+def cohort(folder: Path, *slides: tuple[str, dict[str, list[list[float]]]], unannotated: str = "ignore") -> Path:
+    """A table of toy slides: of each its split, and what was drawn by class."""
+    lines = ["slide,annotations,group,split,unannotated"]
+    for number, (split, drawn) in enumerate(slides):
+        write_slide(folder / f"s{number}.tif", toy_pixels(number))
+        features = [feature([ring], classification=name) for name, ring in drawn.items()]
+        text = json.dumps({"type": "FeatureCollection", "features": features})
+        (folder / f"s{number}.geojson").write_text(text, encoding="utf-8")
+        lines.append(f"s{number}.tif,s{number}.geojson,p{number},{split},{unannotated}")
+    (folder / "c.csv").write_text("\n".join(lines), encoding="utf-8")
+    return folder / "c.csv"
+
+
+BOTH = {"Tumor": TUMOUR, "Normal": LIVER}
+SPEC = DatasetSpec(1.84, 64, {"train": 20, "val": 6})
+
+
+@pytest.mark.usefixtures("no_pixels")
+@pytest.mark.parametrize(
+    ("drawn", "said", "cure"),
+    [
+        ({"Tumor": TUMOUR, "Stroma": LIVER}, r"“val” has no non-tumour: .* “Stroma” \(not known\)", "--non-tumour-class"),
+        ({"Tumor": TUMOUR}, r"“val” has no non-tumour: its annotations are of “Tumor” \(tumour\)", "“unannotated”"),
+        ({"Normal": LIVER, "Ignore*": TUMOUR}, r"“val” has no tumour: .* “Normal” \(non-tumour\)", "--tumour-class"),
+        ({}, "“val” has no non-tumour: its annotations are of nothing that is an area", "“unannotated”"),
+        ({"Tumor": box(0, 0, 50, 50), "Normal": LIVER}, "“val” can have no patch of tumour: 1 of its slides", "Annotate more"),
+    ],
+)
+def test_a_class_that_a_split_does_not_have(tmp_path: Path, drawn: dict[str, Any], said: str, cure: str) -> None:
+    table = cohort(tmp_path, ("train", BOTH), ("val", drawn))
+    with pytest.raises(DatasetEmptyError, match=said) as caught:
+        build_dataset(table, tmp_path / "set", SPEC)
+    assert cure in caught.value.cure
+    assert not [path.name for path in tmp_path.iterdir() if "set" in path.name]
+
+
+@pytest.mark.usefixtures("no_pixels")
+def test_names_that_were_given_are_understood(tmp_path: Path) -> None:
+    table = cohort(tmp_path, ("train", {"Tumor": TUMOUR, "Stroma": LIVER}))
+    classes = DEFAULT_CLASSES.with_names(tumour=["Stroma"], non_tumour=["Other"])
+    with pytest.raises(DatasetEmptyError, match=r"“Stroma” \(tumour\)"):
+        build_dataset(table, tmp_path / "set", DatasetSpec(1.84, 64, {"train": 20}, classes=classes))
+
+
+def test_only_the_tumour_was_drawn(tmp_path: Path) -> None:
+    table = cohort(tmp_path, ("train", {"Tumor": TUMOUR}), unannotated="non_tumour")
+    assert len(build_dataset(table, tmp_path / "set", DatasetSpec(1.84, 64, {"train": 4})).rows) == 8
+
+
+@pytest.mark.usefixtures("no_pixels")
+def test_a_split_without_slides(tmp_path: Path) -> None:
+    table = cohort(tmp_path, ("train", BOTH), ("val", BOTH))
+    with pytest.raises(DatasetEmptyError, match=r"“test” are asked for, but c\.csv has no slide") as caught:
+        build_dataset(table, tmp_path / "set", DatasetSpec(1.84, 64, {"train": 4, "test": 1}))
+    assert "--test 0" in caught.value.cure
+
+
+def test_numbers_that_nobody_said_follow_the_table(tmp_path: Path) -> None:
+    table = cohort(tmp_path, ("train", BOTH), ("val", BOTH))
+    said = {"train": None, "val": None, "test": None}
+    assert numbers_by_split(table, said) == (
+        {"train": DEFAULT_PER_CLASS["train"], "val": DEFAULT_PER_CLASS["val"]},
+        ["test: c.csv has no slide of this split; it is left out."],
+    )
+    assert numbers_by_split(table, {**said, "val": 0, "test": 0}) == ({"train": DEFAULT_PER_CLASS["train"]}, [])
+    # What was said is kept, also where the build will refuse it.
+    assert numbers_by_split(table, {"train": 5, "val": -1, "test": 7}) == ({"train": 5, "val": -1, "test": 7}, [])
+
+
+# 64 px patches; 320 × 768 px have ⌊4 × (320 × 768 + 2176) / 3072⌋, 100 × 768 px ⌊4 × (100 × 768 + 1736) / 3072⌋.
+WIDE, NARROW = 322, 102
+
+
+@pytest.mark.usefixtures("no_pixels")
+def test_more_than_the_annotations_hold(tmp_path: Path) -> None:
+    table = cohort(tmp_path, ("train", BOTH), ("val", {"Tumor": TUMOUR, "Normal": box(320, 0, 420, SIDE)}))
+    for per_class, said, cure in (
+        ({"train": WIDE + 1}, f": {WIDE + 1} of each class in train, where non-tumour has {WIDE} at most", f"--train {WIDE} "),
+        (
+            {"train": 4, "val": NARROW + 1},
+            f"{NARROW + 1} of each class in val, where non-tumour has {NARROW} at most",
+            "--val 102 ",
+        ),
+    ):
+        with pytest.raises(PatchesTooFewError, match=said) as caught:
+            build_dataset(table, tmp_path / "set", DatasetSpec(1.84, 64, per_class))
+        assert cure in caught.value.cure
+        assert "--fewer" in caught.value.cure
+    with pytest.raises(AssertionError, match="a pixel was read"):
+        build_dataset(table, tmp_path / "set", DatasetSpec(1.84, 64, {"train": WIDE, "val": NARROW}))
+
+
+def test_fewer_will_do(tmp_path: Path) -> None:
+    table = cohort(tmp_path, ("train", {"Tumor": box(0, 0, 64, 96), "Normal": LIVER}))
+    spec = DatasetSpec(1.84, 64, {"train": 20}, fields=20)
+    most = 4 * (64 * 96 + 320) // 3072
+    dataset = build_dataset(table, tmp_path / "set", spec, fewer=True)
+    assert dataset.manifest["asked_per_class"] == {"train": 20}
+    assert dataset.manifest["patches_per_class"] == {"train": most}
+    assert dataset.manifest["fields"]["fields_per_class"] == {"train": most}
