@@ -303,6 +303,21 @@ def test_a_training_can_begin_with_the_weights_of_a_run(
             initialise(model, f"weights:{tmp_path / name}", nothing, tmp_path, 0)
 
 
+def test_a_run_does_not_replace_the_weights_that_it_begins_with(
+    data: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(BACKBONES, "Tiny", tiny)
+    shutil.copytree(undisturbed / "run", tmp_path / "run")
+    best = tmp_path / "run" / "best.npz"
+    before = best.read_bytes()
+    recipe = tmp_path / "again.toml"
+    recipe.write_text(RECIPE.replace('"lsuv"', f'"weights:{best}"'), encoding="utf-8")
+    assert f"weights:{best}" in recipe.read_text(encoding="utf-8")
+    with pytest.raises(OutputExistsError, match="before it is read"):
+        train(recipe, [data], tmp_path / "run", models_dir=tmp_path / "models", overwrite=True)
+    assert best.read_bytes() == before
+
+
 def test_curves_are_drawn_from_the_log(undisturbed: Path, tmp_path: Path) -> None:
     picture = cv2.imread(str(undisturbed / "run" / "curves.png"))
     assert picture is not None

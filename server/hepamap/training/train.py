@@ -108,6 +108,8 @@ def train(
     done = read_progress(run_dir / CHECKPOINT_NAME, work) if resume else None
     if done is not None and done.stopped and (pack := _own_pack(pack_dir, run_dir)) is not None:
         return _finished(pack, run_dir)
+    if not resume:
+        _keep_first_weights(recipe.network.initialise, run_dir)
     _prepare(run_dir, pack_dir, overwrite=overwrite, resume=resume)
     _copy_recipe(recipe_path, run_dir / RECIPE_NAME)
 
@@ -193,6 +195,15 @@ def _work(recipe: Recipe, datasets: Sequence[Dataset]) -> str:
     for dataset in datasets:
         hashed.update(json.dumps(dataset.manifest, sort_keys=True).encode())
     return hashed.hexdigest()
+
+
+def _keep_first_weights(initialise: str, run_dir: Path) -> None:
+    kind, _, name = initialise.partition(":")
+    if kind == "weights" and Path(name).resolve().is_relative_to(run_dir.resolve()):
+        raise OutputExistsError(
+            f"The recipe begins with {name}, which lies in the run folder: a new run would replace it before it is read.",
+            cure="Train into another run folder.",
+        )
 
 
 def _prepare(run_dir: Path, pack_dir: Path, *, overwrite: bool, resume: bool) -> None:
