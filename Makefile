@@ -38,8 +38,8 @@ demo: install  ## Paint a synthetic slide, find its tumour, measure the contours
 	$(BIN)/hepamap compare $(DEMO)/result $(DEMO)/slide.geojson
 	@echo "Open $(DEMO)/result/overlay.png, or $(DEMO)/slide.tif in QuPath and drag $(DEMO)/result/contours.geojson onto it."
 
-test: install  ## Run the tests.
-	$(BIN)/python -m pytest
+test: install  ## Run the tests, two files at a time: many wait for a process, a database or a browser.
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-docker: install  ## Build the images and use, break and restore the stack of docker/ (root on Debian; else it skips).
 	$(BIN)/python -m tests.docker --bundle
