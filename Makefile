@@ -134,12 +134,12 @@ $(foreach name,unet fcn,$(EXPERIMENT)/packs/experiment-$(name)-5x/1.0.0/model.js
 		$(EXPERIMENT)/packs/experiment-%-5x/1.0.0/model.json: $(EXPERIMENT)/packs/experiment-5x/1.0.0/model.json
 	$(BIN)/hepamap train models/recipes/experiment-$*-5x.toml $(EXPERIMENT)/patches-5x --run $(EXPERIMENT)/run-$*-5x $(MODELS) --resume
 
-MODELS_ON_resections := 5x 10x unet-5x fcn-5x
-MODELS_ON_biopsies := 5x 10x
+EXPERIMENT_MODELS := 5x 10x unet-5x fcn-5x
+MORE_ON_resections := --choose-on val --dataset $(EXPERIMENT)/patches-5x --dataset $(EXPERIMENT)/patches-10x
 
-$(EXPERIMENT)/evaluation-%/report.json: $(foreach name,5x 10x unet-5x fcn-5x,$(EXPERIMENT)/packs/experiment-$(name)/1.0.0/model.json)
-	$(BIN)/hepamap evaluate $(EXPERIMENT)/slides/$*.csv $(foreach name,$(MODELS_ON_$*),--model experiment-$(name)) --mode dense \
-		--without-overlap $(if $(filter resections,$*),--choose-on val) $(MODELS) --out $(EXPERIMENT)/evaluation-$*
+$(EXPERIMENT)/evaluation-%/report.json: $(foreach name,$(EXPERIMENT_MODELS),$(EXPERIMENT)/packs/experiment-$(name)/1.0.0/model.json)
+	$(BIN)/hepamap evaluate $(EXPERIMENT)/slides/$*.csv $(foreach name,$(EXPERIMENT_MODELS),--model experiment-$(name)) --mode dense \
+		--without-overlap $(MORE_ON_$*) $(MODELS) --out $(EXPERIMENT)/evaluation-$*
 
 experiment: $(EXPERIMENT)/evaluation-resections/report.json $(EXPERIMENT)/evaluation-biopsies/report.json  ## The paper's experiment, scaled down, on synthetic slides (about three hours): docs/experiment.md.
 	$(BIN)/hepamap study panels $(EXPERIMENT)/slides/$(PANELS).tif --annotations $(EXPERIMENT)/slides/$(PANELS).geojson --model-5x experiment-5x \

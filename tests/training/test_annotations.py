@@ -18,9 +18,6 @@ HOLE = [[2, 2], [4, 2], [4, 4], [2, 4], [2, 2]]
 FAR = [[20, 0], [30, 0], [30, 10], [20, 10], [20, 0]]
 BOW_TIE = [[0, 0], [10, 10], [10, 0], [0, 10], [0, 0]]
 
-SHARED = Path(__file__).parents[3] / "shared" / "data" / "annotations"
-real_files = pytest.mark.skipif(not SHARED.is_dir(), reason="the real annotation files are not beside this checkout")
-
 
 def polygon(*rings: Any, **properties: Any) -> dict[str, Any]:
     return {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": list(rings)}, "properties": properties}
@@ -156,7 +153,6 @@ def test_areas_unite_by_meaning_and_conflicts_belong_to_neither() -> None:
     assert areas.ignored == {"Stroma": 1, "no class": 1}
 
 
-@real_files
 @pytest.mark.parametrize(
     ("file", "classes"),
     [
@@ -168,30 +164,27 @@ def test_areas_unite_by_meaning_and_conflicts_belong_to_neither() -> None:
         ("dlup/qupath05.geojson", ["UT", "I", "I"]),
     ],
 )
-def test_real_files_of_qupath(file: str, classes: list[str | None]) -> None:
-    found = read_annotations(SHARED / file)
+def test_real_files_of_qupath(shared_data: Path, file: str, classes: list[str | None]) -> None:
+    found = read_annotations(shared_data / "annotations" / file)
     assert [a.class_name for a in found.annotations] == classes
     assert all(a.polygon.is_valid and a.polygon.area > 0 for a in found.annotations)
 
 
-@real_files
-def test_real_rectangle_and_hole_have_the_right_area() -> None:
-    rectangle = read_annotations(SHARED / "wsidicom/qupath-rectangle.json").annotations[0].polygon
+def test_real_rectangle_and_hole_have_the_right_area(shared_data: Path) -> None:
+    rectangle = read_annotations(shared_data / "annotations" / "wsidicom/qupath-rectangle.json").annotations[0].polygon
     assert rectangle.area == (26478 - 26268) * (15474 - 15298)
-    holed = read_annotations(SHARED / "histoqc/holed.geojson").annotations[0].polygon
+    holed = read_annotations(shared_data / "annotations" / "histoqc/holed.geojson").annotations[0].polygon
     assert holed.area < (13369 - 10098) * (19491 - 16763)
 
 
-@real_files
 @pytest.mark.parametrize("file", ["qupath-line.json", "qupath-point.json", "qupath-multipoint.json"])
-def test_real_lines_and_points_are_no_areas(file: str) -> None:
-    found = read_annotations(SHARED / "wsidicom" / file)
+def test_real_lines_and_points_are_no_areas(shared_data: Path, file: str) -> None:
+    found = read_annotations(shared_data / "annotations" / "wsidicom" / file)
     assert found.annotations == ()
     assert sum(found.ignored.values()) == 1
 
 
-@real_files
 @pytest.mark.parametrize("file", ["sectra-pathologycore-area.json", "sectra-pathologycore-polyline.json"])
-def test_another_viewers_export_is_refused(file: str) -> None:
+def test_another_viewers_export_is_refused(shared_data: Path, file: str) -> None:
     with pytest.raises(AnnotationInvalidError, match="where a Feature should stand"):
-        read_annotations(SHARED / "wsidicom" / file)
+        read_annotations(shared_data / "annotations" / "wsidicom" / file)

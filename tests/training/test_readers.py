@@ -20,9 +20,6 @@ from hepamap.training.readers.ndpa import read_ndpa
 
 from .conftest import box, feature, toy_pixels, write_slide
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
-real_files = pytest.mark.skipif(not SHARED.is_dir(), reason="the real files are not beside this checkout")
-
 ASAP = """<?xml version="1.0"?>
 <ASAP_Annotations>
  <Annotations>
@@ -183,9 +180,8 @@ def test_ndpa_needs_a_slide_that_says_where_it_lies(tmp_path: Path) -> None:
         labelled_areas(slide, row)
 
 
-@real_files
-def test_ndpa_lies_on_a_real_ndpi_by_its_offsets(tmp_path: Path) -> None:
-    path = next((SHARED / "slides" / "slideio").glob("*.ndpi"))
+def test_ndpa_lies_on_a_real_ndpi_by_its_offsets(shared_data: Path, tmp_path: Path) -> None:
+    path = next((shared_data / "slides" / "slideio").glob("*.ndpi"))
     with Slide.open(path) as slide:
         offset = np.array([float(slide.properties[f"hamamatsu.{axis}OffsetFromSlideCentre"]) for axis in "XY"])
         nm = 1000 * np.array([slide.pixel_size.x_um, slide.pixel_size.y_um])
@@ -203,13 +199,12 @@ def test_ndpa_lies_on_a_real_ndpi_by_its_offsets(tmp_path: Path) -> None:
         assert labelled_areas(slide, row).tumour_l0.bounds == pytest.approx((1000, 2000, 1400, 2300), abs=0.01)
 
 
-@real_files
-def test_real_ndpa_files() -> None:
-    found = read_annotations(SHARED / "annotations/lazyslide/annotations_mixed.ndpa")
+def test_real_ndpa_files(shared_data: Path) -> None:
+    found = read_annotations(shared_data / "annotations/lazyslide/annotations_mixed.ndpa")
     assert [(a.class_name, a.polygon.area) for a in found.annotations] == [("Tumor", 100_000 * 200_000)]
     assert found.ignored == {"open line, not an area": 1, "pin, not an area": 1, "unknown, not an area": 1}
     with pytest.raises(AnnotationInvalidError, match="no XML"):
-        read_annotations(SHARED / "annotations/lazyslide/annotations_malformed.ndpa")
+        read_annotations(shared_data / "annotations/lazyslide/annotations_malformed.ndpa")
 
 
 def collection(*features: object) -> str:
@@ -256,6 +251,13 @@ def test_annotations_of_another_slide_are_refused(tmp_path: Path) -> None:
             labelled_areas(slide, row)
         row.annotations.write_text(collection(feature([box(600, 0, 900, 100)], classification="Tumor")), encoding="utf-8")
         assert labelled_areas(slide, row).tumour_l0.area == 300 * 100
+        # One that lies wholly beside the slide is not of this slide, however much else is on it.
+        stray, big = box(900, 900, 910, 910), feature([box(0, 0, 700, 700)], classification="Tumor")
+        row.annotations.write_text(collection(big, feature([stray], classification="Normal")), encoding="utf-8")
+        with pytest.raises(AnnotationOutsideError, match=r"^1 of the 2 annotations in a\.geojson lies outside of the slide"):
+            labelled_areas(slide, row)
+        row.annotations.write_text(collection(big, feature([stray], classification="Vessel")), encoding="utf-8")
+        assert labelled_areas(slide, row).tumour_l0.area == 700 * 700
 
 
 def test_given_class_names_replace_those_of_their_meaning_only() -> None:

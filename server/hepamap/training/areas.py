@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,7 +60,8 @@ def labelled_areas(slide: Slide, row: CohortSlide, classes: ClassMap = DEFAULT_C
     tumour, non_tumour, left_out, unknown = (
         shapely.transform(area, to_l0) for area in (drawn.tumour, drawn.non_tumour, drawn.left_out, drawn.unknown)
     )
-    _check_place(slide, row, shapely.union_all([tumour, non_tumour]))
+    known_l0 = [shapely.transform(it.polygon, to_l0) for it in file.annotations if classes.meaning(it.class_name)]
+    _check_place(slide, row, shapely.union_all([tumour, non_tumour]), known_l0)
     if row.unannotated == "non_tumour":
         bounds = slide.bounds_l0
         whole = shapely.box(bounds.x, bounds.y, bounds.right, bounds.bottom)
@@ -117,10 +118,17 @@ def require_known_classes(name: str, file: AnnotationFile, drawn: DrawnAreas) ->
     )
 
 
-def _check_place(slide: Slide, row: CohortSlide, drawn_l0: BaseGeometry) -> None:
+def _check_place(slide: Slide, row: CohortSlide, drawn_l0: BaseGeometry, known_l0: Sequence[BaseGeometry]) -> None:
+    """A brush may slip over the edge; a whole annotation beside the slide is of another slide, or in another frame."""
     whole = shapely.box(0, 0, slide.size_l0.width, slide.size_l0.height)
-    if drawn_l0.area > 0 and drawn_l0.intersection(whole).area < _LEAST_ON_SLIDE * drawn_l0.area:
-        raise AnnotationOutsideError(
-            f"Most of what is drawn in {row.annotations.name} lies outside of the slide {slide.path.name}.",
-            cure="Check that they belong together, and the column “frame” of the table (qupath or level0).",
-        )
+    outside = sum(not area.intersects(whole) for area in known_l0)
+    if outside:
+        what = f"{outside} of the {len(known_l0)} annotations"
+    elif drawn_l0.area > 0 and drawn_l0.intersection(whole).area < _LEAST_ON_SLIDE * drawn_l0.area:
+        what = "Most of what is drawn"
+    else:
+        return
+    raise AnnotationOutsideError(
+        f"{what} in {row.annotations.name} {'lie' if outside > 1 else 'lies'} outside of the slide {slide.path.name}.",
+        cure="Check that they belong together, and the column “frame” of the table (qupath or level0). Delete what is a mistake.",
+    )
