@@ -50,7 +50,7 @@ def test_jax_answers_as_tensorflow_does(tmp_path: Path) -> None:
 
 
 def test_what_arithmetic_is_used_is_settled_before_anyone_imports_keras() -> None:
-    """Whoever comes first, a command, a library's user or a test, gets the same convolutions."""
+    """A command, a library's user and a test get the same convolutions: TensorFlow reads it once, as it is imported."""
     program = (
         "import os, sys, hepamap; print('keras' in sys.modules, *map(os.environ.get, ('KERAS_BACKEND', 'TF_ENABLE_ONEDNN_OPTS')))"
     )
@@ -63,3 +63,24 @@ def test_what_arithmetic_is_used_is_settled_before_anyone_imports_keras() -> Non
 
     assert answer(bare) == f"False tensorflow {'1' if platform.machine() == 'x86_64' else None}"
     assert answer(bare | chosen) == "False jax 0"
+
+
+def test_ctrl_c_waits_until_keras_is_imported() -> None:
+    """Within TensorFlow's import it was swallowed, and the command went on."""
+    program = """
+import signal, sys
+
+class Interrupter:
+    def find_spec(self, name, *_):
+        if name == "keras":
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupter())
+from hepamap.predictor import start_backend
+try:
+    start_backend()
+except KeyboardInterrupt:
+    print("stopped,", "after" if hasattr(sys.modules.get("keras"), "Model") else "within", "the import")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "stopped, after the import\n"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -102,6 +105,47 @@ def test_one_block_within_another_leaves_it_to_the_outer_one() -> None:
     with pytest.raises(KeyboardInterrupt):
         command()
     assert done == ["inner", "outer"]
+
+
+def test_each_kind_of_signal_is_told_once_and_handlers_are_as_before() -> None:
+    heard: list[int] = []
+
+    def take_note(number: int, _frame: FrameType | None) -> None:
+        heard.append(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, take_note)
+    with interrupts_deferred():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+            signal.raise_signal(number)
+    assert heard == [signal.SIGINT, signal.SIGTERM]
+    assert {signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} == {take_note}
+
+
+def test_where_nobody_handles_it_the_process_ends_after_the_block() -> None:
+    program = """
+import signal
+from hepamap.interrupts import interrupts_deferred
+with interrupts_deferred():
+    signal.raise_signal(signal.SIGTERM)
+    print("the rest", flush=True)
+print("after it", flush=True)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM, "the rest\n")
+
+
+def test_an_event_loop_hears_a_signal_once() -> None:
+    async def run() -> list[str]:
+        heard: list[str] = []
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, heard.append, "stop")
+        with interrupts_deferred():
+            signal.raise_signal(signal.SIGTERM)
+        await asyncio.sleep(0.05)
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
+        return heard
+
+    assert asyncio.run(run()) == ["stop"]
 
 
 def test_an_error_and_a_signal_both_come_out() -> None:

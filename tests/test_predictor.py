@@ -1,3 +1,4 @@
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,22 @@ def test_an_answer_that_is_no_probability_is_refused(answer: Any) -> None:
 
     with pytest.raises(PredictionInvalidError):
         Predictor(Broken(), 64).predict(patches(1))
+
+
+def test_ctrl_c_waits_for_the_answer_of_its_batch() -> None:
+    """Between two instructions within a network it ended in a segmentation fault."""
+    answered = []
+
+    class Interrupted:
+        def predict_on_batch(self, batch: Any) -> Any:
+            signal.raise_signal(signal.SIGINT)
+            answered.append(len(batch))
+            return np.tile(np.array([1, 0], np.float32), (len(batch), 1))
+
+    predictor = Predictor(Interrupted(), 64)
+    with pytest.raises(KeyboardInterrupt):
+        predictor.predict(patches(predictor.batch_size + 1))
+    assert answered == [predictor.batch_size]  # and no second batch
 
 
 def test_loading_says_nothing(pack: ModelPack) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
@@ -25,25 +26,26 @@ def interrupts_deferred() -> Iterator[Callable[[], None]]:
     # None is a handler that was not set by Python, and cannot be set again.
     handlers = {number: handler for number in _INTERRUPTS if (handler := signal.getsignal(number)) is not None}
 
-    def defer() -> None:
-        for number in handlers:
-            signal.signal(number, lambda received, _frame: caught.append(received))
-
     def deliver() -> None:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        if caught:
-            first = caught[0]
-            caught.clear()
-            signal.raise_signal(first)
+        pending = dict.fromkeys(caught)
+        caught.clear()
+        for number in pending:
+            _deliver(number, handlers[signal.Signals(number)])
 
-    def check() -> None:
-        if caught:
-            deliver()
-            defer()
-
-    defer()
     try:
-        yield check
+        with ExitStack() as restoring:  # all of them, even if a signal arrives in between
+            for number, handler in handlers.items():
+                restoring.callback(signal.signal, number, handler)
+                signal.signal(number, lambda received, _frame: caught.append(received))
+            yield deliver
     finally:
         deliver()
+
+
+def _deliver(number: int, handler: Any) -> None:
+    """As if the signal came now; who listens at its arrival otherwise, such as asyncio, has heard it already."""
+    if callable(handler):
+        handler(number, None)
+    elif handler == signal.SIG_DFL:
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)

@@ -76,8 +76,16 @@ def tiny(inputs: Any) -> Any:
     return layers.MaxPooling2D(2, name="block5_pool")(x)
 
 
-def run(folder: Path, data: Path, resume: bool, kill_at: int | None = None, text: str = RECIPE, **more: Any) -> TrainResult:
-    """Train; kill the process at a step where one is given."""
+def run(
+    folder: Path,
+    data: Path,
+    resume: bool,
+    kill_at: int | None = None,
+    text: str = RECIPE,
+    number: signal.Signals = signal.SIGKILL,
+    **more: Any,
+) -> TrainResult:
+    """Train; kill the process, or send it another signal, at a step where one is given; no step may come after it."""
     BACKBONES["Tiny"] = tiny
     folder.mkdir(exist_ok=True)
     (folder / "toy.toml").write_text(text, encoding="utf-8")
@@ -86,8 +94,10 @@ def run(folder: Path, data: Path, resume: bool, kill_at: int | None = None, text
     def tell(_: Any) -> None:
         nonlocal steps
         steps += 1
+        if kill_at is not None:
+            assert steps <= kill_at, "it went on"
         if steps == kill_at:
-            signal.raise_signal(signal.SIGKILL)
+            signal.raise_signal(number)
 
     try:
         return train(
@@ -146,6 +156,33 @@ run(Path({str(tmp_path)!r}), Path({str(data)!r}), resume=True, kill_at={kill_at}
         np.testing.assert_array_equal(found[name], value, err_msg=f"{name}, killed at {kill_at}")
     assert log_of(tmp_path) == log_of(undisturbed)
     assert (result.history["epochs"], result.history["steps"]) == (4, STEPS)
+
+
+def test_ctrl_c_stops_a_training_after_its_step_and_it_goes_on_as_if_undisturbed(
+    data: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, data, resume=False, kill_at=17, number=signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert len(log_of(tmp_path)) == 2
+    run(tmp_path, data, resume=True)
+    expected, found = state(undisturbed), state(tmp_path)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def test_a_training_that_goes_on_began_with_what_it_began_with(data: Path, tmp_path: Path) -> None:
+    """A pack that is gone, or has a newer version by now, changes nothing about that."""
+    run(tmp_path, data, resume=False)
+    text = RECIPE.replace('id = "toy"', 'id = "other"').replace('"lsuv"', '"pack:toy"')
+    other = tmp_path / "other"
+    shutil.copytree(tmp_path / "models", other / "models")
+    with pytest.raises(KeyboardInterrupt):
+        run(other, data, resume=False, kill_at=17, text=text, number=signal.SIGINT)
+    shutil.rmtree(other / "models" / "toy")
+    result = run(other, data, resume=True, text=text)
+    assert "pack:toy@1.0.0" in result.history["first_weights"]
 
 
 def test_the_state_holds_more_than_the_weights(undisturbed: Path) -> None:
@@ -313,7 +350,7 @@ def test_a_run_does_not_replace_the_weights_that_it_begins_with(
     recipe = tmp_path / "again.toml"
     recipe.write_text(RECIPE.replace('"lsuv"', f'"weights:{best}"'), encoding="utf-8")
     assert f"weights:{best}" in recipe.read_text(encoding="utf-8")
-    with pytest.raises(OutputExistsError, match="before it is read"):
+    with pytest.raises(OutputExistsError, match="a new run would replace it"):
         train(recipe, [data], tmp_path / "run", models_dir=tmp_path / "models", overwrite=True)
     assert best.read_bytes() == before
 

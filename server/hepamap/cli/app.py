@@ -95,8 +95,15 @@ def main() -> None:
         sys.exit(1)
     except SystemExit as ended:  # typer makes one of a KeyboardInterrupt, without a word
         if ended.code == _INTERRUPTED:
-            typer.echo("Stopped; nothing half-finished was left behind.", err=True)
+            _say_stopped()
         raise
+    except KeyboardInterrupt:
+        _say_stopped()
+        sys.exit(_INTERRUPTED)
+
+
+def _say_stopped() -> None:
+    typer.echo("Stopped. No result is half-written. What can go on will, when given again (train: --resume).", err=True)
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -18,6 +18,7 @@ from hepamap.exchange.formats import read_model_file
 from hepamap.exchange.graph import chain_of
 from hepamap.exchange.reference import answers
 from hepamap.exchange.source import SourceLayer, SourceModel
+from hepamap.interrupts import interrupts_deferred
 from hepamap.model_pack import InputSpec, ManifestBody, ModelPack, NetworkSpec, write_pack
 from hepamap.networks.registry import check_network
 from hepamap.predictor import start_backend
@@ -200,7 +201,8 @@ def _answers_of_pack(
         with policy(dtype):
             model = build_network(body.network.backbone, body.network.head, body.input.patch)
         set_weights(model, stored)
-        return np.asarray(model.predict_on_batch((patches / 255).astype(dtype)), np.float64)[:, 1]
+        with interrupts_deferred():
+            return np.asarray(model.predict_on_batch((patches / 255).astype(dtype)), np.float64)[:, 1]
 
     return answers_in("float64"), answers_in("float32")
 

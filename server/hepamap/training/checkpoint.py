@@ -64,13 +64,15 @@ class SaveCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # keras s
         self,
         path: Path,
         work: str,
+        first_weights: str,
         others: Sequence[keras.callbacks.Callback],
         keeper: TimeKeeper,
         best: KeepBest,
         resumed: Progress | None,
     ) -> None:
         super().__init__()
-        self._path, self._work, self._others, self._keeper, self._best = path, work, others, keeper, best
+        self._path, self._work, self._first_weights = path, work, first_weights
+        self._others, self._keeper, self._best = others, keeper, best
         self._resumed = resumed
         self.progress = resumed
         """As of the last finished epoch."""
@@ -85,6 +87,7 @@ class SaveCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # keras s
         """Write the state."""
         self.progress = Progress(
             work=self._work,
+            first_weights=self._first_weights,
             epochs=epoch + 1,
             steps=self._keeper.step,
             elapsed_s=self._keeper.elapsed_s,

@@ -58,7 +58,11 @@ def fit(
     checkpoint = read_checkpoint(run_dir / CHECKPOINT_NAME, work)
     before = checkpoint.progress if checkpoint else None
     keras.utils.set_random_seed(options.seed)
-    network, first = starting_model(recipe, splits["train"], models_dir)
+    if before is None:
+        network, first = starting_model(recipe, splits["train"], models_dir)
+        first_weights = str(first)
+    else:  # what the recipe would begin with now may be another version, or gone
+        network, first_weights = empty_model(recipe), before.first_weights
     model = training_model(network, recipe, field_side_m(recipe.network.patch))
     batches, validation = _batches(recipe, splits, fields)
     keeper = callbacks.TimeKeeper(options.epochs, len(batches), options.minutes)
@@ -66,9 +70,9 @@ def fit(
     if checkpoint:
         _go_on(checkpoint, model, keeper, best, run_dir / LOG_NAME)
     else:
-        begin(str(first))
+        begin(first_weights)
     schedule = _schedule(recipe, keeper)
-    saver = SaveCheckpoint(run_dir / CHECKPOINT_NAME, work, schedule, keeper, best, before)
+    saver = SaveCheckpoint(run_dir / CHECKPOINT_NAME, work, first_weights, schedule, keeper, best, before)
     if before is None or not before.stopped:
         logs = _logs(run_dir, append=before is not None, tensorboard=tensorboard)
         report = callbacks.Report(options.epochs, len(batches), keeper, accuracy_of(recipe), progress)
@@ -76,7 +80,7 @@ def fit(
         epochs = range(before.epochs if before else 0, options.epochs)
         _fit_and_close(model, batches, validation, epochs, told, logs)
     assert saver.progress is not None  # at least one epoch is asked for
-    return best.weights, {"first_weights": str(first), **_history(saver.progress, options.epochs)}
+    return best.weights, {"first_weights": first_weights, **_history(saver.progress, options.epochs)}
 
 
 def _go_on(checkpoint: Checkpoint, model: keras.Model, keeper: callbacks.TimeKeeper, best: callbacks.KeepBest, log: Path) -> None:
@@ -173,24 +177,26 @@ def _batches(recipe: Recipe, splits: dict[str, PatchSet], fields: dict[str, Fiel
     )
 
 
+@interrupts_deferred()
 def starting_model(recipe: Recipe, patches: PatchSet, models_dir: Path) -> tuple[keras.Model, FirstWeights]:
     """The network with its first weights, in the recipe's precision, and where they are from."""
     network, options = recipe.network, recipe.training
     start = build_network(network.backbone, network.head, network.patch)
     sample = scaled(patches.take(subset(patches, LSUV_PATCHES, options.seed)))
     first = initialise(start, network.initialise, sample, models_dir, options.seed)
-    model = _in_precision(recipe)
+    model = empty_model(recipe)
     set_weights(model, read_weights(start))
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.Dropout):
-            layer.rate *= options.dropout
     return model, first
 
 
-def _in_precision(recipe: Recipe) -> keras.Model:
-    """A network that computes in the recipe's precision; weights are float32 in any case."""
+def empty_model(recipe: Recipe) -> keras.Model:
+    """The network in the recipe's precision and with its dropout, still without weights; these are float32 in any case."""
     with backend.policy(_policy(recipe.training.precision)):
-        return build_network(recipe.network.backbone, recipe.network.head, recipe.network.patch)
+        model = build_network(recipe.network.backbone, recipe.network.head, recipe.network.patch)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate *= recipe.training.dropout
+    return model
 
 
 def _policy(precision: str) -> str:

@@ -31,6 +31,8 @@ class Progress:
 
     work: str
     """What was trained: another recipe or other data cannot go on from here."""
+    first_weights: str
+    """What it began with, in words."""
     epochs: int
     """Finished."""
     steps: int

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from hepamap import __version__
 from hepamap.errors import ModelError, OutputExistsError, OutputNotWritableError
+from hepamap.interrupts import interrupts_deferred
 from hepamap.model_pack import InputSpec, ManifestBody, Mode, ModelPack, NetworkSpec, load_pack, write_pack
 from hepamap.networks import build_network, set_weights
 from hepamap.networks.dense import can_be_dense
+from hepamap.predictor import start_backend
 from hepamap.training.curves import draw_curves
 from hepamap.training.dataset import Dataset, PatchSet, combine, open_dataset
 from hepamap.training.enough import require_enough
@@ -108,11 +110,12 @@ def train(
     done = read_progress(run_dir / CHECKPOINT_NAME, work) if resume else None
     if done is not None and done.stopped and (pack := _own_pack(pack_dir, run_dir)) is not None:
         return _finished(pack, run_dir)
-    if not resume:
+    if done is None:
         _keep_first_weights(recipe.network.initialise, run_dir)
     _prepare(run_dir, pack_dir, overwrite=overwrite, resume=resume)
     _copy_recipe(recipe_path, run_dir / RECIPE_NAME)
 
+    start_backend()  # before anything else imports keras
     from hepamap.training.fitting import fit
 
     try:
@@ -199,9 +202,9 @@ def _work(recipe: Recipe, datasets: Sequence[Dataset]) -> str:
 
 def _keep_first_weights(initialise: str, run_dir: Path) -> None:
     kind, _, name = initialise.partition(":")
-    if kind == "weights" and Path(name).resolve().is_relative_to(run_dir.resolve()):
+    if kind == "weights" and Path(name).resolve() == (run_dir / BEST_NAME).resolve():
         raise OutputExistsError(
-            f"The recipe begins with {name}, which lies in the run folder: a new run would replace it before it is read.",
+            f"The recipe begins with {name}, which is the run folder's own: a new run would replace it.",
             cure="Train into another run folder.",
         )
 
@@ -261,8 +264,13 @@ def patch_answers(model: Any, batches: Sequence[Any]) -> NDArray[np.float32]:
         model: a keras model; answers (n, 2) or (n, P, P, 2).
         batches: of patches and something more; averaged one by one, since the pixels of all patches may not fit in memory.
     """
-    answers = (np.asarray(model.predict_on_batch(batches[number][0]))[..., 1] for number in range(len(batches)))
-    return np.concatenate([answer.reshape(len(answer), -1).mean(axis=1) for answer in answers])
+    means = []
+    with interrupts_deferred() as stop_if_asked:
+        for number in range(len(batches)):
+            answer = np.asarray(model.predict_on_batch(batches[number][0]))[..., 1]
+            means.append(answer.reshape(len(answer), -1).mean(axis=1))
+            stop_if_asked()
+    return np.concatenate(means)
 
 
 def _manifest(

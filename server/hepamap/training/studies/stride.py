@@ -80,10 +80,11 @@ def study_stride(
     cases = cases_of(slides, models, detector, strides, modes, classes)
     with study_folder(out, {"study": "stride"}):
         table = RunTable(out / RUNS_NAME, KEY, SCORES)
+        reported = _current(table.rows, slides, detector, classes) | {(case.key[0], case.key[3], case.inputs) for case in cases}
         try:
             _run_missing(table, cases, detector, classes, retry_failed, tell)
         finally:
-            write_stride_report(out, _current(table.rows, slides, detector, classes))
+            write_stride_report(out, [row for row in table.rows if (row["model"], row["slide"], row["inputs"]) in reported])
 
 
 def cases_of(
@@ -162,18 +163,19 @@ def _strides(pack: ModelPack, mode: str, wanted: Sequence[int] | None) -> list[i
     return sorted((stride for stride in allowed if mode != "dense" or can(stride)), reverse=True)
 
 
-def _current(rows: Sequence[Row], slides: Sequence[CohortSlide], detector: Detector, classes: ClassMap) -> list[Row]:
-    """The rows of these slides that would be measured alike now; whatever of its inputs has changed since makes another row."""
+def _current(
+    rows: Sequence[Row], slides: Sequence[CohortSlide], detector: Detector, classes: ClassMap
+) -> set[tuple[str, str, str]]:
+    """Model, slide and inputs of what would be measured alike now; whatever of its inputs has changed since makes another row."""
     packs = {}
     for name in {row["model"] for row in rows}:
         with suppress(ModelError):  # of an earlier call, and gone since: nothing says that its numbers still hold
             packs[name] = find_pack(detector.models_dir, name)
-    inputs = {
+    return {
         (name, slide.slide.stem, _inputs(pack, slide, classes, detector.precision))
         for name, pack in packs.items()
         for slide in slides
     }
-    return [row for row in rows if (row["model"], row["slide"], row["inputs"]) in inputs]
 
 
 def _inputs(pack: ModelPack, row: CohortSlide, classes: ClassMap, precision: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from hepamap.interrupts import interrupts_deferred
 from hepamap.networks import build_network, set_weights
 from hepamap.predictor.backend import is_out_of_memory
 from hepamap.training.batches import PlainBatches
@@ -86,7 +87,8 @@ def _score(recipe: Recipe, weights: Weights, test: PatchSet) -> dict[str, Any]:
     model = build_network(network.backbone, network.head, network.patch)
     set_weights(model, weights)
     model.compile(jit_compile=False)
-    answers = model.predict(PlainBatches(test, np.arange(len(test)), recipe.training.batch_size), verbose=0)[:, 1]
+    with interrupts_deferred():
+        answers = model.predict(PlainBatches(test, np.arange(len(test)), recipe.training.batch_size), verbose=0)[:, 1]
     if not np.isfinite(answers).all():
         raise TrainingDivergedError("The network answers with something that is no number.", cure="Lower the learning rate.")
     return patch_metrics(test.labels, answers)
