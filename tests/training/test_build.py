@@ -253,6 +253,21 @@ def test_a_disk_that_filled_up_since_is_told_when_a_build_goes_on(
     assert reads.slides.count("s0.tif") <= 8
 
 
+def test_pieces_of_an_earlier_build_that_this_one_does_not_use_make_no_room(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: Reads
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        build_dataset(cohort, tmp_path / "set", WITH_MASKS, progress=reads.stop_after(6))  # four slides, and fields of two
+    assert list((tmp_path / ".set.unfinished" / "fields").glob("*.npy"))
+    bare = replace(WITH_MASKS, fields=0, masks=False)
+    drawn = sum(path.stat().st_size for path in (tmp_path / ".set.unfinished" / "draws").glob("*.npy"))
+    disk_of(monkeypatch, bare.disk_bytes(64) - drawn - 1)
+    with pytest.raises(OutputNotWritableError):
+        build_dataset(cohort, tmp_path / "set", bare)
+    disk_of(monkeypatch, bare.disk_bytes(64) - drawn)
+    build_dataset(cohort, tmp_path / "set", bare)
+
+
 def test_no_build_takes_more_than_was_reckoned(cohort: Path, tmp_path: Path) -> None:
     most = 0
 

@@ -1,7 +1,8 @@
 """Annotated slides to a data set: what `hepamap dataset build` does.
 
 Slides are drawn side by side in any number of processes, with the same bytes. What is finished of each slide is kept in a folder
-beside the data set, so that a build that was stopped, or that must be asked for again with other numbers, goes on where it was.
+beside the data set, so that a build that was stopped goes on where it was. One with other numbers draws the slides anew of which
+another number is asked.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import csv
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -221,8 +222,11 @@ class _Build:
         """Check the disk before slides are drawn: what is there already of this build needs no room any more."""
         most = {number: len(drawn.rows) for number, drawn in self._draws.items()}
         most |= {job.number: sum(self._asked[job.number].values()) for job in again}
-        there = sum(path.stat().st_size for path in self._work_dir.rglob("*.npy"))
-        needed, free = self._spec.disk_bytes(sum(most.values())) - there, shutil.disk_usage(self._work_dir).free
+        fields = min(self._spec.fields, self._per_class.get("train", 0))
+        reachable = replace(self._spec, per_class=self._per_class, fields=fields)
+        used = [_DRAWS, *([FIELD_FOLDER] if fields else []), *([MASK_FOLDER] if self._spec.masks else [])]
+        there = sum(path.stat().st_size for kind in used for path in (self._work_dir / kind).glob("*.npy"))
+        needed, free = reachable.disk_bytes(sum(most.values())) - there, shutil.disk_usage(self._work_dir).free
         if needed > free:
             raise OutputNotWritableError(
                 f"The data set may need {needed / 1e9:.1f} GB more while it is made, but {free / 1e9:.1f} GB are free.",

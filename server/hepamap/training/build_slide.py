@@ -60,7 +60,9 @@ class SlideJob:
     def key(self) -> str:
         """Tells the slide's pieces from others: all that decides its pixels and labels, but not its number."""
         row = self.row
-        told = (__version__, self.sampler, str(row.slide.resolve()), self.fingerprint, row.mpp_override_um, self.is_test)
+        # By its name, too: the random places of its patches come from that, whatever a link leads to.
+        where = (row.slide.name, str(row.slide.resolve()))
+        told = (__version__, self.sampler, where, self.fingerprint, row.mpp_override_um, self.is_test)
         return _digest(repr(told).encode(), self.tumour_l0.wkb, self.non_tumour_l0.wkb)
 
     @property

@@ -72,15 +72,14 @@ def within_reach(spec: DatasetSpec, jobs: Sequence[SlideJob], *, fewer: bool) ->
     raise PatchesTooFewError(
         "More patches are asked for than can lie on what is annotated without showing nearly the same (at least half a patch "
         f"apart): {'; '.join(said)} at most.",
-        cure=f"Annotate more, ask for {' '.join(f'--{split} {reach[split]}' for split in short)} at most, or add --fewer to "
-        "take what there is.",
+        cure="Annotate more, ask for fewer (and for no more --fields than --train), or add --fewer to take what there is.",
     )
 
 
 def _empty(split: str, label: int, jobs: Sequence[SlideJob]) -> DatasetEmptyError:
     drawn = sum(job.has(label) for job in jobs)
     if drawn:
-        what = f"{drawn} of its slides have {_WORDS[label]}, but all of it together is less than a patch needs"
+        what = f"{drawn} of its slides have {_WORDS[label]}, but on none of them enough for one patch"
         return DatasetEmptyError(
             f"The split “{split}” can have no patch of {_WORDS[label]}: {what}.",
             cure="Annotate more of it, or look for patches that are smaller.",
