@@ -19,9 +19,13 @@ from hypothesis import strategies as st
 from hepamap.errors import OutputNotWritableError, ParameterError, SlideNotFoundError
 from hepamap.slide import Slide
 from hepamap.training.build import BuildProgress, DatasetSpec, Quotas, build_dataset
+from hepamap.training.build_slide import slide_job
+from hepamap.training.class_map import DEFAULT_CLASSES
+from hepamap.training.cohort import read_cohort
 from hepamap.training.errors import DatasetEmptyError, WorkerLostError
 from hepamap.training.pool import run_all
 from hepamap.training.quotas import fill, first_quotas
+from hepamap.training.sampling import Sampler
 
 from .conftest import SIDE, box, feature, toy_pixels, write_slide
 
@@ -251,6 +255,17 @@ def test_a_disk_that_filled_up_since_is_told_when_a_build_goes_on(
     build_dataset(cohort, tmp_path / "set", WITH_MASKS)
     assert "s0.tif" in reads.slides  # for fields: what was finished was kept through the refusal
     assert reads.slides.count("s0.tif") <= 8
+
+
+def test_a_slide_by_another_name_has_pieces_of_its_own(cohort: Path, tmp_path: Path) -> None:
+    """The places of its patches are random by its name, whatever a link leads to."""
+    row = read_cohort(cohort)[0]
+    names = ("a.tif", "b.tif")
+    for name in names:
+        (tmp_path / name).symlink_to(row.slide)
+    sampler = Sampler(1.84, 64, 0)
+    jobs = [slide_job(0, replace(row, slide=tmp_path / name), sampler, DEFAULT_CLASSES) for name in (names[0], *names)]
+    assert jobs[0].key == jobs[1].key != jobs[2].key
 
 
 def test_pieces_of_an_earlier_build_that_this_one_does_not_use_make_no_room(
