@@ -5,7 +5,7 @@ import json
 import os
 import random
 import shutil
-from collections import namedtuple
+from collections import Counter, namedtuple
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from hepamap.training.class_map import DEFAULT_CLASSES
 from hepamap.training.cohort import read_cohort
 from hepamap.training.errors import DatasetEmptyError, WorkerLostError
 from hepamap.training.pool import run_all
-from hepamap.training.quotas import fill, first_quotas
+from hepamap.training.quotas import fill, first_quotas, raised_quotas
 from hepamap.training.sampling import Sampler
 
 from .conftest import SIDE, box, feature, toy_pixels, write_slide
@@ -65,49 +65,81 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_shares_are_equal_and_add_up() -> None:
-    assert first_quotas([3, 5, 8], 10) == {3: 4, 5: 3, 8: 3}
-    assert first_quotas([3, 5, 8], 2) == {3: 1, 5: 1, 8: 0}
-    assert first_quotas([], 5) == {}
+    plenty = {3: 9, 5: 9, 8: 9}
+    assert first_quotas(plenty, 10) == {3: 4, 5: 3, 8: 3}
+    assert first_quotas(plenty, 2) == {3: 1, 5: 1, 8: 0}
+    assert first_quotas({}, 5) == {}
 
 
-STOCKS = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), min_size=1, max_size=8)
+def test_no_share_is_more_than_a_slide_can_hold() -> None:
+    assert first_quotas({0: 8, 1: 322}, 200) == {0: 8, 1: 192}
+    assert first_quotas({0: 1, 1: 4, 2: 30, 3: 30}, 20) == {0: 1, 1: 4, 2: 8, 3: 7}  # 4 is enough for 5 until 0 has only 1
+    assert first_quotas({0: 8, 1: 3}, 200) == {0: 8, 1: 3}
+    # 1 gave all of its 5 and can hold one more, 2 gave all and can hold none; 0 gave what it had.
+    assert raised_quotas({0: 5, 1: 5, 2: 5}, {0: 2, 1: 5, 2: 5}, 15, {0: 9, 1: 6, 2: 5}) == {0: 5, 1: 6, 2: 5}
+    full = {0: 5, 1: 6, 2: 5}
+    assert raised_quotas(full, {0: 2, 1: 6, 2: 5}, 15, {0: 9, 1: 6, 2: 5}) == full
 
 
-@given(STOCKS, st.integers(1, 100))
-@example([(2, 0), (3, 1), (4, 2), (2, 0), (5, 1), (5, 1), (1, 18), (0, 30)], 22)
-@example([(0, 2), (1, 3), (2, 4), (0, 2), (1, 5), (1, 5), (18, 1), (30, 0)], 7)  # asked six times
-def test_what_some_lack_is_asked_of_those_that_have_more(stocks: list[tuple[int, int]], wanted: int) -> None:
+PAIRS = st.tuples(st.integers(0, 40), st.integers(0, 40))
+SLIDES = st.lists(st.tuples(PAIRS, PAIRS), min_size=1, max_size=8)
+"""Of each slide how many patches of each class are found if asked for, and how many it can hold."""
+
+
+def roomy(*stocks: tuple[int, int]) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    return [(stock, (100, 100)) for stock in stocks]
+
+
+@given(SLIDES, st.integers(1, 100))
+@example(roomy((2, 0), (3, 1), (4, 2), (2, 0), (5, 1), (5, 1), (1, 18), (0, 30)), 22)
+@example(roomy((0, 2), (1, 3), (2, 4), (0, 2), (1, 5), (1, 5), (18, 1), (30, 0)), 7)  # asked six times
+@example([((40, 40), (8, 40)), ((40, 40), (40, 40))], 40)
+def test_what_some_lack_is_asked_of_those_that_have_more(
+    slides: list[tuple[tuple[int, int], tuple[int, int]]], wanted: int
+) -> None:
     asked: list[Quotas] = []
 
     def ask(quotas: Quotas) -> Quotas:
         asked.append(quotas)
-        return {key: {slide: min(quota, stocks[slide][key[1]]) for slide, quota in of.items()} for key, of in quotas.items()}
+        return {key: {slide: min(quota, slides[slide][0][key[1]]) for slide, quota in of.items()} for key, of in quotas.items()}
 
     keys = [("train", label) for label in (0, 1)]
-    fill({key: range(len(stocks)) for key in keys}, dict.fromkeys(keys, wanted), ask)
+    most = {key: {slide: held[key[1]] for slide, (_, held) in enumerate(slides)} for key in keys}
+    fill(most, dict.fromkeys(keys, wanted), ask)
     for key in keys:
-        stock = [of_slide[key[1]] for of_slide in stocks]
+        stock = [stocks[key[1]] for stocks, _ in slides]
         given = [min(asked[-1][key][slide], stock[slide]) for slide in range(len(stock))]
-        assert sum(given) == min(wanted, sum(stock))
-        for before, after in itertools.pairwise(asked):  # what is missing is asked for, once
+        assert sum(given) == min(wanted, sum(min(have, most[key][slide]) for slide, have in enumerate(stock)))
+        assert all(quota <= most[key][slide] for quotas in asked for slide, quota in quotas[key].items())
+        for before, after in itertools.pairwise(asked):  # what is missing is asked for, once, as far as there is room
             missing = wanted - sum(min(before[key][slide], stock[slide]) for slide in range(len(stock)))
             added = [after[key][slide] - before[key][slide] for slide in range(len(stock))]
-            assert sum(added) in (0, missing)
+            room = sum(most[key][slide] - before[key][slide] for slide, have in enumerate(stock) if have >= before[key][slide])
+            assert sum(added) in (0, min(missing, room))
             assert all(stock[slide] >= before[key][slide] for slide, more in enumerate(added) if more)
-    assert len(asked) <= 2 * (len(stocks) + 1)  # each round exhausts a slide of one class, or is the last of it
+    assert len(asked) <= 2 * (len(slides) + 1)  # each round exhausts a slide of one class, or is the last of it
 
 
-@given(st.integers(1, 6), st.integers(1, 30), st.randoms(use_true_random=False))
-def test_asking_ends_whatever_slides_give(slides: int, wanted: int, luck: random.Random) -> None:
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.integers(1, 30), st.randoms(use_true_random=False))
+def test_asking_ends_whatever_slides_give(held: list[int], wanted: int, luck: random.Random) -> None:
     """A slide that is drawn again may give less than before, or more."""
-    rounds = itertools.count(1)
+    rounds, limits = itertools.count(1), [min(most, wanted) for most in held]
 
     def ask(quotas: Quotas) -> Quotas:
-        assert next(rounds) <= slides * wanted + 1
-        assert all(quota <= wanted for of in quotas.values() for quota in of.values())
+        assert next(rounds) <= sum(limits) + 1
+        assert all(quota <= limits[slide] for of in quotas.values() for slide, quota in of.items())
         return {key: {slide: luck.choice((0, quota // 2, quota)) for slide, quota in of.items()} for key, of in quotas.items()}
 
-    fill({("val", 1): range(slides)}, {("val", 1): wanted}, ask)
+    fill({("val", 1): dict(enumerate(held))}, {("val", 1): wanted}, ask)
+
+
+def test_a_slide_gives_no_more_than_its_annotations_hold(tmp_path: Path) -> None:
+    """The tumour of the first is 64 × 96 px: with its outline, ⌊4 × (6144 + 320) / 3072⌋ = 8 patches."""
+    dataset = build_dataset(write_lean_and_rich(tmp_path, (64, 96)), tmp_path / "set", DatasetSpec(1.84, 64, {"train": 60}))
+    of_slide = Counter(row["slide"] for row in dataset.rows if row["label"] == "1")
+    assert dataset.manifest["patches_per_class"] == {"train": 60}
+    assert of_slide["s0.tif"] <= 8
+    assert of_slide["s1.tif"] == 60 - of_slide["s0.tif"]
 
 
 @pytest.mark.slow
@@ -197,13 +229,13 @@ def test_a_superseded_draw_that_is_wanted_again_is_drawn_again(tmp_path: Path, r
     assert contents(again.folder) == contents(fresh.folder)
 
 
-def write_lean_and_rich(folder: Path) -> Path:
-    """Two slides; the tumour of the first is a strip that no patch can be mostly of."""
+def write_lean_and_rich(folder: Path, lean: tuple[int, int] = (40, SIDE)) -> Path:
+    """Two slides; the tumour of the first is small, if not said otherwise a strip that no patch can be mostly of."""
     lines = ["slide,annotations,group,split"]
-    for number, width in enumerate((40, 320)):
+    for number, (width, height) in enumerate((lean, (320, SIDE))):
         write_slide(folder / f"s{number}.tif", toy_pixels(number))
         drawn = [
-            feature([box(0, 0, width, SIDE)], classification="Tumor"),
+            feature([box(0, 0, width, height)], classification="Tumor"),
             feature([box(320, 0, 640, SIDE)], classification="Normal"),
         ]
         text = json.dumps({"type": "FeatureCollection", "features": drawn})
@@ -225,14 +257,35 @@ def disk_of(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**12, 10**12 - free, free))
 
 
+def bytes_of(spec: DatasetSpec, drawn: int) -> int:
+    pieces, made = spec.disk_bytes(drawn, spec.per_class)
+    return sum(pieces.values()) + made
+
+
 # 64 patches twice, drawn and chosen; 2 × (4 + 6) fields and 64 masks twice, finished and in the data set.
-NEEDED = 2 * 64 * (64**2 * 3 + 512) + 2 * 20 * (192**2 * 3 + 81 + 512) + 2 * 64 * 64**2
+PATCH, FIELD = 64**2 * 3 + 512, 192**2 * 3 + 81 + 512
+NEEDED = 2 * 64 * PATCH + 2 * 20 * FIELD + 2 * 64 * 64**2
+
+
+def test_validation_keeps_its_fields_where_training_has_less(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How many follows from what was asked for, not from what training can hold."""
+    spec = DatasetSpec(1.84, 64, {"train": 800, "val": 100}, fields=800)
+    assert spec.disk_bytes(0, {"train": 8, "val": 90})[0]["fields"] == 2 * (8 + 90) * FIELD
+    needed = 2 * 12 * PATCH + 2 * 12 * FIELD
+    alone = DatasetSpec(1.84, 64, {"val": 6}, fields=4)
+    disk_of(monkeypatch, needed - 1)
+    with pytest.raises(OutputNotWritableError):
+        build_dataset(cohort, tmp_path / "set", alone)
+    disk_of(monkeypatch, needed)
+    assert build_dataset(cohort, tmp_path / "set", alone).manifest["fields"]["fields_per_class"]["val"] == 6
 
 
 def test_a_disk_that_is_too_small_is_told_before_anything_is_read(
     cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: Reads
 ) -> None:
-    assert WITH_MASKS.disk_bytes(64) == NEEDED
+    assert bytes_of(WITH_MASKS, 64) == NEEDED
     disk_of(monkeypatch, NEEDED - 1)
     with pytest.raises(OutputNotWritableError, match=r"0\.0 GB more while it is made, but 0\.0 GB are free"):
         build_dataset(cohort, tmp_path / "set", WITH_MASKS)
@@ -276,11 +329,28 @@ def test_pieces_of_an_earlier_build_that_this_one_does_not_use_make_no_room(
     assert list((tmp_path / ".set.unfinished" / "fields").glob("*.npy"))
     bare = replace(WITH_MASKS, fields=0, masks=False)
     drawn = sum(path.stat().st_size for path in (tmp_path / ".set.unfinished" / "draws").glob("*.npy"))
-    disk_of(monkeypatch, bare.disk_bytes(64) - drawn - 1)
+    disk_of(monkeypatch, bytes_of(bare, 64) - drawn - 1)
     with pytest.raises(OutputNotWritableError):
         build_dataset(cohort, tmp_path / "set", bare)
-    disk_of(monkeypatch, bare.disk_bytes(64) - drawn)
+    disk_of(monkeypatch, bytes_of(bare, 64) - drawn)
     build_dataset(cohort, tmp_path / "set", bare)
+
+
+def test_pieces_of_an_earlier_build_make_no_more_room_than_this_one_needs_for_its_own(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: Reads
+) -> None:
+    many = replace(SPEC, per_class={"train": 20}, fields=20)
+    with pytest.raises(KeyboardInterrupt):
+        build_dataset(cohort, tmp_path / "set", many, progress=reads.stop_after(4))  # two slides and all their fields
+    few = replace(many, fields=1)
+    pieces, made = few.disk_bytes(40, few.per_class)
+    there = {kind: sum(path.stat().st_size for path in (tmp_path / ".set.unfinished" / kind).glob("*.npy")) for kind in pieces}
+    assert there["fields"] > 10 * pieces["fields"]
+    disk_of(monkeypatch, made + pieces["draws"] - there["draws"] - 1)
+    with pytest.raises(OutputNotWritableError):
+        build_dataset(cohort, tmp_path / "set", few)
+    disk_of(monkeypatch, made + pieces["draws"] - there["draws"])
+    build_dataset(cohort, tmp_path / "set", few)
 
 
 def test_no_build_takes_more_than_was_reckoned(cohort: Path, tmp_path: Path) -> None:

@@ -109,6 +109,9 @@ def test_what_is_less_than_asked_for_is_said(dataset: Dataset, tmp_path: Path) -
         "val: 9 patches of each class were found (9 of tumour, 10 of non-tumour), 10 were asked for.",
         "val: 9 fields of each class were found, 10 were asked for.",
     )
+    manifest["drawn"]["val"] = {"tumour": 9, "non_tumour": 9}  # so many were asked of both: which is scarce, nobody knows
+    (copy / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert show_dataset(copy).warnings[0] == "val: 9 patches of each class were found, 10 were asked for."
 
 
 def test_damaged_fields_are_refused(dataset: Dataset, tmp_path: Path) -> None:

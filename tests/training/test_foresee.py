@@ -111,7 +111,12 @@ def test_more_than_the_annotations_hold(tmp_path: Path) -> None:
     ):
         with pytest.raises(PatchesTooFewError, match=said) as caught:
             build_dataset(table, tmp_path / "set", DatasetSpec(1.84, 64, per_class))
+        assert "fewer will be found" in caught.value.message
         assert "--fewer" in caught.value.cure
+        assert "--fields" not in caught.value.cure
+    with pytest.raises(PatchesTooFewError) as caught:
+        build_dataset(table, tmp_path / "set", DatasetSpec(1.84, 64, {"train": WIDE + 1}, fields=WIDE))
+    assert "no more --fields than --train" in caught.value.cure
     with pytest.raises(AssertionError, match="a pixel was read"):
         build_dataset(table, tmp_path / "set", DatasetSpec(1.84, 64, {"train": WIDE, "val": NARROW}))
 

@@ -1,8 +1,8 @@
 """Annotated slides to a data set: what `hepamap dataset build` does.
 
 Slides are drawn side by side in any number of processes, with the same bytes. What is finished of each slide is kept in a folder
-beside the data set, so that a build that was stopped goes on where it was. One with other numbers draws the slides anew of which
-another number is asked.
+beside the data set, so that a build that was stopped goes on where it was. Given other numbers, too: slides of which the same
+number is asked are not drawn again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import csv
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from hepamap import __version__
 from hepamap.errors import HepamapError, OutputExistsError, OutputNotWritableError
 from hepamap.folders import is_anchored, put_in_place
 from hepamap.training.build_slide import Draw, SlideJob, draw, draw_fields, draw_masks, keep_rows, slide_job
-from hepamap.training.build_spec import CLASS_NAMES, DatasetSpec
+from hepamap.training.build_spec import CLASS_NAMES, DRAW_FOLDER, DatasetSpec
 from hepamap.training.cohort import SPLITS, read_cohort, require_one_split
 from hepamap.training.dataset import (
     COLUMNS,
@@ -45,8 +45,7 @@ from hepamap.training.sampling import Sampler
 
 __all__ = ["BuildProgress", "DatasetSpec", "build_dataset"]
 
-_DRAWS = "draws"
-_PIECES = (_DRAWS, FIELD_FOLDER, MASK_FOLDER)
+_PIECES = (DRAW_FOLDER, FIELD_FOLDER, MASK_FOLDER)
 """Folders of what is finished of each slide; every file's name begins with the key of its `SlideJob`."""
 
 Quotas = dict[tuple[str, int], dict[int, int]]
@@ -103,11 +102,11 @@ def build_dataset(
     slides = [slide for slide in cohort if slide.split in spec.per_class]
     jobs = [slide_job(number, row, sampler, spec.classes) for number, row in enumerate(slides)]
     require_one_split((job.fingerprint, job.row.split, job.row.slide.name) for job in jobs)
-    slides_of, per_class = offering(spec, jobs), within_reach(spec, jobs, fewer=fewer)
+    most, per_class = offering(spec, jobs), within_reach(spec, jobs, fewer=fewer)
     work_dir = out_dir.parent / f".{out_dir.name}.unfinished"
     try:
         _prepare(work_dir, jobs)
-        made = _Build(spec, per_class, jobs, work_dir, workers, progress).run(slides_of)
+        made = _Build(spec, per_class, jobs, work_dir, workers, progress).run(most)
         _require_free(out_dir, overwrite=overwrite)  # hours may have passed
         put_in_place(made, out_dir)
     except OSError as error:
@@ -177,9 +176,9 @@ class _Build:
         self._draws: dict[int, Draw] = {}
         self._done, self._total = 0, len(jobs)
 
-    def run(self, slides_of: Mapping[tuple[str, int], Sequence[int]]) -> Path:
-        """Draw from the slides that have something of each split and class, balance, write; returns the finished folder."""
-        fill(slides_of, {key: self._per_class[key[0]] for key in slides_of}, self._ask)
+    def run(self, most: Mapping[tuple[str, int], Mapping[int, int]]) -> Path:
+        """Draw from each slide of a split and class what it can hold at most, balance, write; returns the finished folder."""
+        fill(most, {key: self._per_class[key[0]] for key in most}, self._ask)
         self._draw([job for job in self._jobs if self._draws[job.number].is_lost])
         drawn = [row for number in sorted(self._draws) for row in self._draws[number].rows]
         rows = self._balanced(drawn)
@@ -214,19 +213,18 @@ class _Build:
         for job in jobs:
             if job.number in self._draws and self._draws[job.number].is_lost:
                 self._draws[job.number].forget()
-        calls = [(job, self._asked[job.number], self._work_dir / _DRAWS) for job in jobs]
+        calls = [(job, self._asked[job.number], self._work_dir / DRAW_FOLDER) for job in jobs]
         drawn = self._run(draw, calls, [job.row.slide.name for job in jobs])
         self._draws.update({job.number: result for job, result in zip(jobs, drawn, strict=True)})
 
     def _require_room(self, again: Sequence[SlideJob]) -> None:
-        """Check the disk before slides are drawn: what is there already of this build needs no room any more."""
+        """Check the disk before slides are drawn: what this build uses of what is there already needs no room any more."""
         most = {number: len(drawn.rows) for number, drawn in self._draws.items()}
         most |= {job.number: sum(self._asked[job.number].values()) for job in again}
-        fields = min(self._spec.fields, self._per_class.get("train", 0))
-        reachable = replace(self._spec, per_class=self._per_class, fields=fields)
-        used = [_DRAWS, *([FIELD_FOLDER] if fields else []), *([MASK_FOLDER] if self._spec.masks else [])]
-        there = sum(path.stat().st_size for kind in used for path in (self._work_dir / kind).glob("*.npy"))
-        needed, free = reachable.disk_bytes(sum(most.values())) - there, shutil.disk_usage(self._work_dir).free
+        pieces, needed = self._spec.disk_bytes(sum(most.values()), self._per_class)
+        for kind, size in pieces.items():
+            needed += max(0, size - sum(path.stat().st_size for path in (self._work_dir / kind).glob("*.npy")))
+        free = shutil.disk_usage(self._work_dir).free
         if needed > free:
             raise OutputNotWritableError(
                 f"The data set may need {needed / 1e9:.1f} GB more while it is made, but {free / 1e9:.1f} GB are free.",
@@ -326,5 +324,5 @@ def _no_patches(split: str, classes: list[str]) -> DatasetEmptyError:
         f"The split “{split}” has no patch of {' and none of '.join(classes)}: wherever it was looked, too little of a patch is "
         "annotated, or it is background or out of focus.",
         cure="Look at its annotations, then give the command again, with other ones or without the split "
-        f"(--{split} 0): what was drawn of the other slides is kept.",
+        f"(--{split} 0): slides of which the same number is asked are not drawn again.",
     )

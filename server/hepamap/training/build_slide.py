@@ -1,7 +1,7 @@
 """What a build does with one slide: draw its patches, read its fields, draw its masks. Runs in any process.
 
 Each result is left in files named by all that decides it: a shard, and a JSON file that is written last. Where that stands, the
-work is done and is not done again, whatever else has changed in the table or the numbers.
+work is done and is not done again, whatever else has changed in the table. Of a slide's draws, only the last keeps its pixels.
 """
 
 from __future__ import annotations

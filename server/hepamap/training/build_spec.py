@@ -10,13 +10,16 @@ from hepamap.errors import ParameterError
 from hepamap.networks.registry import PATCH_STEP_M
 from hepamap.training.class_map import DEFAULT_CLASSES, ClassMap
 from hepamap.training.cohort import SPLITS, read_cohort
+from hepamap.training.dataset import MASK_FOLDER
 from hepamap.training.field_sampling import fields_wanted
-from hepamap.training.fields import LABELS_PER_SIDE, field_side_m
+from hepamap.training.fields import FIELD_FOLDER, LABELS_PER_SIDE, field_side_m
 from hepamap.training.patches import NON_TUMOUR, TUMOUR
 
 CLASS_NAMES = {NON_TUMOUR: "non_tumour", TUMOUR: "tumour"}
 DEFAULT_PER_CLASS = {"train": 20_000, "val": 2_000, "test": 2_000}
 """Patches of each class by split, where nobody says a number."""
+DRAW_FOLDER = "draws"
+"""Where a build keeps what it has drawn of each slide."""
 
 _MPP, _PATCH_M = (0.1, 20.0), (PATCH_STEP_M, 1024)  # what recipes take
 _ROW_BYTES = 512  # of a patch or field in tables and notes, at most
@@ -65,17 +68,22 @@ class DatasetSpec:
         wanted = fields_wanted(self.fields)
         return {split: min(count, self.per_class[split]) for split, count in wanted.items() if split in self.per_class}
 
-    def disk_bytes(self, drawn: int) -> int:
-        """What a build takes on the disk, at most: what was drawn of each slide, and the data set made of it.
+    def disk_bytes(self, drawn: int, reach: Mapping[str, int]) -> tuple[dict[str, int], int]:
+        """What a build takes on the disk, at most.
 
         Args:
             drawn: patches of all slides together, before classes are made equal.
+            reach: patches of each class that can be found, by split.
+
+        Returns:
+            What is kept of each slide while the data set is made, by folder; the data set itself.
         """
         pixels, classes = self.patch_m**2, len(CLASS_NAMES)
         patch, field = 3 * pixels + _ROW_BYTES, 3 * field_side_m(self.patch_m) ** 2 + LABELS_PER_SIDE**2 + _ROW_BYTES
-        kept = classes * sum(self.per_class.values())
-        twice = classes * sum(self.fields_per_class.values()) * field + (kept * pixels if self.masks else 0)
-        return (drawn + kept) * patch + 2 * twice
+        kept = classes * sum(reach.values())
+        fields = classes * sum(min(count, reach[split]) for split, count in self.fields_per_class.items()) * field
+        masks = kept * pixels if self.masks else 0
+        return {DRAW_FOLDER: drawn * patch, FIELD_FOLDER: fields, MASK_FOLDER: masks}, kept * patch + fields + masks
 
 
 def numbers_by_split(table: Path, given: Mapping[str, int | None]) -> tuple[dict[str, int], list[str]]:

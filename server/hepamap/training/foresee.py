@@ -35,20 +35,20 @@ def require_slides(spec: DatasetSpec, slides: Iterable[CohortSlide], table: str)
             )
 
 
-def offering(spec: DatasetSpec, jobs: Sequence[SlideJob]) -> dict[tuple[str, int], list[int]]:
-    """The numbers of the slides whose annotations can hold a patch, by split and class.
+def offering(spec: DatasetSpec, jobs: Sequence[SlideJob]) -> dict[tuple[str, int], dict[int, int]]:
+    """Of the slides whose annotations can hold a patch: how many at most, by number of slide, by split and class.
 
     Raises:
         DatasetEmptyError: a split has none of a class.
     """
-    numbers: dict[tuple[str, int], list[int]] = {}
+    most: dict[tuple[str, int], dict[int, int]] = {}
     for split in spec.per_class:
         of_split = [job for job in jobs if job.row.split == split]
         for label in CLASS_NAMES:
-            numbers[split, label] = [job.number for job in of_split if job.most[label]]
-            if not numbers[split, label]:
+            most[split, label] = {job.number: job.most[label] for job in of_split if job.most[label]}
+            if not most[split, label]:
                 raise _empty(split, label, of_split)
-    return numbers
+    return most
 
 
 def within_reach(spec: DatasetSpec, jobs: Sequence[SlideJob], *, fewer: bool) -> dict[str, int]:
@@ -67,12 +67,14 @@ def within_reach(spec: DatasetSpec, jobs: Sequence[SlideJob], *, fewer: bool) ->
     short = [split for split, asked in spec.per_class.items() if reach[split] < asked]
     scarce = {split: min(CLASS_NAMES, key=lambda label: most[split][label]) for split in short}
     said = [
-        f"{spec.per_class[split]} of each class in {split}, where {_WORDS[scarce[split]]} has {reach[split]}" for split in short
+        f"{spec.per_class[split]} of each class in {split}, where {_WORDS[scarce[split]]} has {reach[split]} at most"
+        for split in short
     ]
+    fields = ", no more --fields than --train" if spec.fields and "train" in short else ""
     raise PatchesTooFewError(
         "More patches are asked for than can lie on what is annotated without showing nearly the same (at least half a patch "
-        f"apart): {'; '.join(said)} at most.",
-        cure="Annotate more, ask for fewer (and for no more --fields than --train), or add --fewer to take what there is.",
+        f"apart): {'; '.join(said)}. That is a bound of their number: fewer will be found.",
+        cure=f"Annotate more, ask for clearly fewer than the bound{fields}, or add --fewer to take what there is.",
     )
 
 

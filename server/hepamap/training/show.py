@@ -94,7 +94,11 @@ def _slide(number: int, slide: dict[str, Any], patches: PatchSet) -> SlideSummar
 
 
 def shortfalls(dataset: Dataset) -> list[str]:
-    """Sentences about what is less than was asked for. Classes are kept equal, so the scarcer one decides."""
+    """Sentences about what is less than was asked for. Classes are kept equal, so the scarcer one decides.
+
+    What was drawn of each tells which that is; equal numbers do not, and are left out: with `--fewer`, no more is asked of the
+    abundant class than annotations of the scarce one can hold.
+    """
     manifest = dataset.manifest
     fields, drawn = manifest.get("fields", {}), manifest.get("drawn", {})
     pairs = (
@@ -104,7 +108,9 @@ def shortfalls(dataset: Dataset) -> list[str]:
 
     def of_each(split: str, kind: str) -> str:
         counts = drawn.get(split) if kind == "patches" else None
-        return f" ({counts['tumour']} of tumour, {counts['non_tumour']} of non-tumour)" if counts else ""
+        if not counts or counts["tumour"] == counts["non_tumour"]:
+            return ""
+        return f" ({counts['tumour']} of tumour, {counts['non_tumour']} of non-tumour)"
 
     return [
         f"{split}: {found.get(split, 0)} {kind} of each class were found{of_each(split, kind)}, {count} were asked for."
