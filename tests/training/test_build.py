@@ -75,6 +75,9 @@ def test_no_share_is_more_than_a_slide_can_hold() -> None:
     assert first_quotas({0: 8, 1: 322}, 200) == {0: 8, 1: 192}
     assert first_quotas({0: 1, 1: 4, 2: 30, 3: 30}, 20) == {0: 1, 1: 4, 2: 8, 3: 7}  # 4 is enough for 5 until 0 has only 1
     assert first_quotas({0: 8, 1: 3}, 200) == {0: 8, 1: 3}
+    assert first_quotas({number: number for number in range(5000)}, 5000 * 4999 // 2) == {
+        number: number for number in range(5000)
+    }
     # 1 gave all of its 5 and can hold one more, 2 gave all and can hold none; 0 gave what it had.
     assert raised_quotas({0: 5, 1: 5, 2: 5}, {0: 2, 1: 5, 2: 5}, 15, {0: 9, 1: 6, 2: 5}) == {0: 5, 1: 6, 2: 5}
     full = {0: 5, 1: 6, 2: 5}

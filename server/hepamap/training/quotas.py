@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from typing import TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
@@ -38,15 +37,13 @@ def first_quotas(most: Mapping[int, int], wanted: int) -> dict[int, int]:
 
     Where shares do not come out even, the first slides give one more. Where all slides together hold less, each gives all.
     """
-    quotas: dict[int, int] = {}
-    for number, slide in enumerate(most):
-        quotas[slide] = math.ceil((wanted - sum(quotas.values())) / (len(most) - number))
-    small = {slide: most[slide] for slide, quota in quotas.items() if quota > most[slide]}
-    if not small:
-        return quotas
-    rest = {slide: held for slide, held in most.items() if slide not in small}
-    shares = small | first_quotas(rest, wanted - sum(small.values()))
-    return {slide: shares[slide] for slide in most}
+    quotas = _equal(most, wanted)
+    settled: dict[int, int] = {}
+    # What some cannot hold makes the shares of others larger, perhaps larger than these can hold.
+    while small := {slide: most[slide] for slide, quota in quotas.items() if quota > most[slide]}:
+        settled |= small
+        quotas = _equal([slide for slide in quotas if slide not in small], wanted - sum(settled.values()))
+    return {slide: settled[slide] if slide in settled else quotas[slide] for slide in most}
 
 
 def raised_quotas(quotas: dict[int, int], found: Mapping[int, int], wanted: int, most: Mapping[int, int]) -> dict[int, int]:
@@ -67,3 +64,9 @@ def raised_quotas(quotas: dict[int, int], found: Mapping[int, int], wanted: int,
         return quotas
     more = first_quotas(room, missing)
     return {slide: quota + more.get(slide, 0) for slide, quota in quotas.items()}
+
+
+def _equal(slides: Collection[int], wanted: int) -> dict[int, int]:
+    """Shares that add up to what is wanted."""
+    share, over = divmod(wanted, len(slides) or 1)
+    return {slide: share + (number < over) for number, slide in enumerate(slides)}
