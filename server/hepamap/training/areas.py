@@ -74,6 +74,16 @@ def labelled_areas(slide: Slide, row: CohortSlide, classes: ClassMap = DEFAULT_C
     return SlideAreas(tumour, non_tumour, conflict, file, drawn.ignored)
 
 
+def areas_of(row: CohortSlide, classes: ClassMap = DEFAULT_CLASSES) -> SlideAreas:
+    """As `labelled_areas`, of a slide that is not open.
+
+    Raises:
+        SlideError, AnnotationError: the slide, or what was drawn on it, cannot be used.
+    """
+    with Slide.open(row.slide, mpp_override_um=row.mpp_override_um) as slide:
+        return labelled_areas(slide, row, classes)
+
+
 def _to_l0(slide: Slide, row: CohortSlide, file: AnnotationFile) -> Transform:
     """From the frame of an annotation file to level-0 px; points (n, 2)."""
     if file.frame == "slide_centre_nm":

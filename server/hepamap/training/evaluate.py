@@ -17,10 +17,9 @@ from sklearn.metrics import roc_auc_score
 from hepamap.pipeline import regions_of
 from hepamap.probability_map import ProbabilityMap
 from hepamap.results import StoredResult
-from hepamap.slide import Slide
 from hepamap.training.agreement import Shift, best_shift, intersection_over_union
 from hepamap.training.annotations import read_annotations
-from hepamap.training.areas import SlideAreas, labelled_areas, require_known_classes
+from hepamap.training.areas import SlideAreas, areas_of, require_known_classes
 from hepamap.training.class_map import DEFAULT_CLASSES, ClassMap, areas_by_meaning
 from hepamap.training.cohort import CohortSlide
 from hepamap.training.errors import AnnotationInvalidError
@@ -81,9 +80,7 @@ def judge_map(
         seconds: for the score.
         classes: what the class names of the annotations mean.
     """
-    with Slide.open(row.slide, mpp_override_um=row.mpp_override_um) as slide:
-        areas = labelled_areas(slide, row, classes)
-    return judge_areas(row.slide.stem, areas, model, probability_map, parameters, seconds)
+    return judge_areas(row.slide.stem, areas_of(row, classes), model, probability_map, parameters, seconds)
 
 
 def judge_areas(

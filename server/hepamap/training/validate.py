@@ -24,7 +24,7 @@ from hepamap.model_pack import ModelPack, find_pack, rewrite_manifest
 from hepamap.networks.dense import can_be_dense
 from hepamap.pipeline import AnalysisParameters, Progress, analyse, ignore_progress
 from hepamap.slide import Slide
-from hepamap.training.areas import SlideAreas, labelled_areas
+from hepamap.training.areas import areas_of
 from hepamap.training.class_map import DEFAULT_CLASSES, ClassMap
 from hepamap.training.cohort import CohortSlide, read_cohort
 from hepamap.training.evaluate import Judged, judge_map
@@ -127,18 +127,13 @@ def validate(
             f"The model {pack.name} has the head {pack.manifest.network.head}, which has no dense mode.",
             cure="Train a network with the GAP head.",
         )
-    require_both_classes([_areas(row, classes) for row in slides], "the slides to validate on")
+    require_both_classes([areas_of(row, classes) for row in slides], "the slides to validate on")
     tally = _Tally()
     stride_m = stride_m or pack.manifest.default_stride
     for row in slides:
         judged = {mode: _run(row, pack, detector, stride_m, mode, classes, progress) for mode in MODES}
         _compare(row.slide.stem, judged, tally)
     return Validation(pack, {**_report(tally, slides, stride_m), "precision": detector.predictor(pack).policy})
-
-
-def _areas(row: CohortSlide, classes: ClassMap) -> SlideAreas:
-    with Slide.open(row.slide, mpp_override_um=row.mpp_override_um) as slide:
-        return labelled_areas(slide, row, classes)
 
 
 def write_validation(validation: Validation) -> ModelPack:

@@ -16,7 +16,7 @@ from hepamap.maps import require_dense_stride
 from hepamap.model_pack import ModelPack, find_pack
 from hepamap.pipeline import analyse
 from hepamap.slide import Slide
-from hepamap.training.areas import labelled_areas
+from hepamap.training.areas import areas_of
 from hepamap.training.class_map import DEFAULT_CLASSES, ClassMap
 from hepamap.training.cohort import CohortSlide
 from hepamap.training.errors import CohortInvalidError
@@ -136,8 +136,7 @@ def _check_slides(slides: Sequence[CohortSlide], classes: ClassMap) -> None:
             f"Two slides are named “{twice.pop()}”.", cure="Rename one of them: rows go by the slide's name."
         )
     for row in slides:
-        with Slide.open(row.slide, mpp_override_um=row.mpp_override_um) as slide:
-            labelled_areas(slide, row, classes)
+        areas_of(row, classes)
 
 
 def _modes(pack: ModelPack, wanted: Sequence[str] | None) -> list[str]:
