@@ -56,6 +56,49 @@ def request_(slide: Path) -> DetectionRequest:
     return DetectionRequest(slide, "constant-5x")
 
 
+def test_a_model_whose_numbers_do_not_fit_16_bits_runs_in_32(
+    request_: DetectionRequest, models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+
+    class Overflowing:
+        def __init__(self, model: Any) -> None:
+            self._model = model
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._model, name)
+
+        def predict_on_batch(self, batch: Any) -> Any:
+            return np.asarray(self._model.predict_on_batch(batch)) * np.nan
+
+    def load(pack: ModelPack, precision: str = "auto") -> Predictor:
+        predictor = real(pack, "float32")
+        if precision != "float32":
+            predictor.policy, predictor.model = "mixed_float16", Overflowing(predictor.model)
+        loaded.append(precision)
+        return predictor
+
+    real = Predictor.load
+    monkeypatch.setattr(Predictor, "load", load)
+    detector = Detector(models_dir)
+    request_ = replace(request_, mode="patch")
+    for number in range(2):
+        summary = detect(request_, tmp_path / f"out{number}", detector)
+        assert [warning["code"] for warning in summary.warnings if "precision" in warning["code"]] == ["precision_not_used"]
+        assert open_result(tmp_path / f"out{number}").map.provenance["precision"] == "float32"
+    assert loaded == ["auto", "float32"]  # the second slide is not tried in 16 bits again
+
+
+def test_a_network_that_left_the_gpu_is_given_another_try(pack: ModelPack, models_dir: Path) -> None:
+    detector = Detector(models_dir)
+    first = detector.predictor(pack)
+    assert detector.predictor(pack) is first
+    first._gave_way = True
+    second = detector.predictor(pack)
+    assert second is not first
+    assert detector.predictor(pack) is second
+
+
 def test_from_slide_to_files(request_: DetectionRequest, models_dir: Path, tmp_path: Path) -> None:
     summary = detect(request_, tmp_path / "out", Detector(models_dir))
     stored = open_result(tmp_path / "out")

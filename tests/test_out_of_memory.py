@@ -1,5 +1,7 @@
 """A network whose device has little memory: smaller pieces, then the CPU, and the same answers."""
 
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -8,7 +10,7 @@ from numpy.typing import NDArray
 
 from hepamap.errors import OutOfMemoryError
 from hepamap.predictor import Predictor, backend
-from hepamap.predictor.backend import dtype_policy, is_out_of_memory
+from hepamap.predictor.backend import dtype_policy, has_unused_gpu, is_card_unusable, is_out_of_memory
 from tests.networks.test_dense import random_network
 
 
@@ -75,16 +77,129 @@ def test_a_gpu_without_room_for_one_patch_gives_way_to_the_cpu(model: Any) -> No
     assert [code for code, _ in predictor.warnings] == ["gpu_memory"]
 
 
+@pytest.mark.parametrize("carried", [np.float32, np.float16])
+def test_a_lane_that_began_on_a_gpu_ends_on_the_cpu(model: Any, carried: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A card's strips are not cut into segments, and what they hand on may be in 16 bits."""
+    monkeypatch.setattr("hepamap.predictor.predictor._STRIP_ROWS_M", {"cpu": (64, 256), "gpu": (64, 128)})
+    plain, moved = Predictor(model, 64), Predictor(model, 64, device="gpu")
+    moved._rebuild = lambda policy: model
+    lane, other = plain.open_lane(29), moved.open_lane(29)
+    pixels = np.random.default_rng(4).integers(0, 256, (512, lane.width_m, 3), np.uint8)
+    expected = lane.feed(pixels)
+    first = other.feed(pixels[:128])
+    other._carries = [np.asarray(carry).astype(carried) for carry in other._carries]
+    moved._move_to_cpu(moved._rebuild, MemoryError())
+    answers = np.concatenate([first, other.feed(pixels[128:])])
+    assert moved.device == "cpu"
+    assert answers.std() > 0.1
+    assert len(answers) == 24  # the rest waits for more rows
+    assert answers == pytest.approx(expected[:24], abs=1e-4 if carried is np.float32 else 0.02)
+
+
+@pytest.mark.parametrize("words", ["No algorithm worked! CUDNN_STATUS_ALLOC_FAILED", "DNN library initialization failed."])
+def test_a_card_that_has_no_room_for_the_weights_gives_way(words: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hepamap import networks
+    from tests.packs import write_network_pack
+
+    built = []
+
+    def build(*network: Any) -> Any:
+        built.append(network)
+        if len(built) == 1:
+            raise RuntimeError(words)
+        return real(*network)
+
+    pack = write_network_pack(tmp_path, "random-5x")
+    plain = Predictor.load(pack)
+    real = networks.build_network
+    monkeypatch.setattr(networks, "build_network", build)
+    monkeypatch.setattr(backend, "device_kind", lambda: "gpu")
+    predictor = Predictor.load(pack, "float32")
+    assert (predictor.device, predictor.gave_way) == ("cpu", True)
+    assert [code for code, _ in predictor.warnings] == ["gpu_memory" if "ALLOC" in words else "gpu_failed"]
+    assert np.array_equal(predictor.predict(patches(2)), plain.predict(patches(2)))
+
+
+def test_a_card_whose_libraries_fail_in_a_run_gives_way_at_once(model: Any) -> None:
+    class Broken(Small):
+        def predict_on_batch(self, batch: NDArray[np.float32]) -> Any:
+            self.sizes.append(len(batch))
+            raise RuntimeError("FAILED_PRECONDITION: DNN library initialization failed")
+
+    broken = Broken(model, 0)
+    predictor = Predictor(broken, 64, device="gpu", policy="mixed_float16")
+    predictor._rebuild = lambda policy: model
+    assert len(predictor.predict(patches(3))) == 3
+    assert len(broken.sizes) == 1  # smaller batches would not help
+    assert [code for code, _ in predictor.warnings] == ["gpu_failed"]
+
+
+def test_weights_that_do_not_fit_are_told(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hepamap import networks
+    from tests.packs import write_network_pack
+
+    def build(*network: Any) -> Any:
+        raise MemoryError
+
+    pack = write_network_pack(tmp_path, "random-5x")
+    monkeypatch.setattr(networks, "build_network", build)
+    with pytest.raises(OutOfMemoryError, match="does not suffice"):
+        Predictor.load(pack)
+
+
 def test_a_cpu_without_room_says_so(model: Any) -> None:
     with pytest.raises(OutOfMemoryError, match="single patch"):
         Predictor(Small(model, 0), 64).predict(patches(1))
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA out of memory. Tried to allocate 2 GiB",
+        "RESOURCE_EXHAUSTED: Out of memory while trying to allocate",
+        "NOT_FOUND: No algorithm worked! Error messages: Profiling failure: CUDNN_STATUS_ALLOC_FAILED",
+        "failed to create cublas handle: CUBLAS_STATUS_ALLOC_FAILED",
+        "cudaErrorMemoryAllocation: out of memory",
+        "Failed call to cuMemAlloc: CUDA_ERROR_OUT_OF_MEMORY",
+        "Failed to allocate 308281344 bytes",
+    ],
+)
+def test_lack_of_memory_has_many_names(words: str) -> None:
+    assert is_out_of_memory(RuntimeError(words))
+
+
 def test_other_failures_are_not_taken_for_it() -> None:
     assert is_out_of_memory(MemoryError())
-    assert is_out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))
-    assert is_out_of_memory(RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate"))
     assert not is_out_of_memory(ValueError("shapes do not match"))
+    assert not is_card_unusable(ValueError("shapes do not match"))
+    assert is_card_unusable(RuntimeError("UNIMPLEMENTED: DNN library is not found."))
+
+
+@pytest.mark.parametrize(
+    ("visible", "device", "unused"),
+    [(None, "cpu", True), ("1", "cpu", True), ("", "cpu", False), ("-1", "cpu", False), (None, "gpu", False)],
+)
+def test_a_card_that_is_not_used(visible: str | None, device: str, unused: bool, tmp_path: Any, monkeypatch: Any) -> None:
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    (tmp_path / "nvidiactl").touch()
+    assert not has_unused_gpu(device, tmp_path)
+    (tmp_path / "nvidia1").touch()  # a container may be given the second card only
+    assert has_unused_gpu(device, tmp_path) == unused
+
+
+def test_torch_has_no_list_of_devices_in_keras(monkeypatch: pytest.MonkeyPatch) -> None:
+    import keras
+
+    cuda = SimpleNamespace(device_count=lambda: 0)
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    monkeypatch.setattr(keras.config, "backend", lambda: "torch")
+    monkeypatch.setattr(keras.distribution, "list_devices", None)
+    assert backend.device_kind() == "cpu"
+    cuda.device_count = lambda: 2
+    assert backend.device_kind() == "gpu"
 
 
 @pytest.mark.parametrize("fast", [True, False])

@@ -84,6 +84,24 @@ def test_a_cell_is_the_mean_over_its_square(write_slide: WriteSlide, stride_m: i
     assert 0 < seen < values.size
 
 
+@dataclass(slots=True)
+class ShortOfMemory(ByColour):
+    """Whose batches are halved within each call, as when memory runs short."""
+
+    batch_size: int = 16
+
+    def predict(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.batch_size = max(1, self.batch_size // 2)
+        return ByColour.predict(self, patches)
+
+
+def test_no_window_is_lost_when_batches_get_smaller(write_slide: WriteSlide) -> None:
+    path = write_slide(pixels(330, 420), MPP)
+    network = ShortOfMemory()
+    assert np.array_equal(run(path, network, 16).map.values, run(path, ByColour(), 16).map.values, equal_nan=True)
+    assert network.batch_size == 1
+
+
 def test_nothing_is_seen_of_batches_blocks_and_regions(write_slide: WriteSlide, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_slide(pixels(330, 420), MPP)
     whole = run(path, ByColour(reach_m=20), 16).map

@@ -27,6 +27,7 @@ def test_a_pack_is_whole_and_honest(name: str, mpp: float, patch: int, stride: i
     for word in ("synthetic", "no diagnostic value"):
         assert word in first_line
     assert spec.evaluation["test"]["auc"] >= 0.95
+    assert spec.default_mode == ("dense" if spec.evaluation["modes"]["dense_may_be_default"] else "patch")
     assert (pack.folder / "weights.safetensors").stat().st_size < 30_000_000
 
 

@@ -1,7 +1,9 @@
 import errno
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openslide
@@ -85,6 +87,26 @@ def test_nor_on_a_level_whose_size_was_rounded(write_slide: WriteSlide, side: in
         stored = slide._handle.read_region((0, 0), 2, (480, 480))
     assert np.array_equal(whole[77:177, 133:233], part)
     assert np.array_equal(whole, np.asarray(stored)[..., :3])
+
+
+def test_strips_decode_each_block_once(write_slide: WriteSlide, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as lanes read, of less height than a block, by two threads."""
+    monkeypatch.setattr("hepamap.slide._ANCHOR_PX", 128)
+    with Slide.open(write_slide(noise(2003, 2003), 0.46, levels=3)) as slide:
+        whole = slide.read_region(Region(0, 0, 1600, 1920), 1.84)
+    with Slide.open(slide.path) as slide:
+        decoded: list[tuple[int, int]] = []
+        decode = slide._decode_at
+
+        def counted(level: Any, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+            decoded.append((x, y))
+            return decode(level, x, y, width, height)
+
+        monkeypatch.setattr(slide, "_decode_at", counted)
+        with ThreadPoolExecutor(2) as threads:
+            strips = list(threads.map(lambda top: slide.read_region(Region(0, top, 1600, 240), 1.84), range(0, 1920, 240)))
+    assert np.array_equal(np.concatenate(strips), whole)
+    assert len(decoded) == len(set(decoded)) == 4 * 4  # 400 × 480 px of the level
 
 
 def test_anchored_blocks_fit_together(write_slide: WriteSlide, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from hepamap.errors import (
     SlideDamagedError,
 )
 from hepamap.geometry import PixelSize, Region, Size
+from hepamap.kept import LastKept
 from hepamap.resampling import AxisSampling, area_average
 from hepamap.slide_files import fingerprint_of, open_openslide
 from hepamap.timing import StageClock
@@ -37,6 +38,7 @@ _COARSER_TOLERANCE = 1.05  # a slide up to 5 % coarser than the model is interpo
 _LEVEL_TOLERANCE = 1.01  # a level up to 1 % coarser than asked for still serves: scanners round their pixel sizes
 _BLOCK_PX = 4096  # longest side of what is decoded at once, level px: bounds the memory of any read
 _ANCHOR_PX = 1024  # where OpenSlide's place on a level is not whole, reads begin at multiples of this many level px
+_ANCHORED_KEPT = 24  # such blocks that are kept, 3 MB each: strips are lower than they, and each strip needs all that it touches
 _CACHE_BYTES = 128 * 2**20  # decoded tiles that OpenSlide keeps: a row of tiles under the widest strip that is read, and the next
 _MARGIN_PX = 2  # read around such a block and cut off: OpenSlide blends its outermost pixels with nothing
 
@@ -82,6 +84,7 @@ class Slide:
         self.clock = StageClock()
         """Seconds spent on decoding and on resampling, over all threads."""
         handle.set_cache(openslide.OpenSlideCache(_CACHE_BYTES))
+        self._anchored = LastKept[NDArray[np.uint8]](_ANCHORED_KEPT)
 
     @classmethod
     def open(cls, path: Path, *, mpp_override_um: float | None = None, client_pixel_size: PixelSize | None = None) -> Slide:
@@ -261,11 +264,17 @@ class Slide:
         return pixels
 
     def _decode_anchored(self, level: _Level, left: int, top: int, right: int, bottom: int) -> NDArray[np.uint8]:
+        """One anchored block, decoded once for all strips that touch it."""
+        place = (level.index, left, top, right, bottom)
+        return self._anchored.get(place, lambda: self._decode_with_margin(level, left, top, right, bottom))
+
+    def _decode_with_margin(self, level: _Level, left: int, top: int, right: int, bottom: int) -> NDArray[np.uint8]:
         """One anchored block, read with a margin where the level goes on."""
         x0, y0 = max(0, left - _MARGIN_PX), max(0, top - _MARGIN_PX)
         x1, y1 = min(level.size.width, right + _MARGIN_PX), min(level.size.height, bottom + _MARGIN_PX)
         pixels = self._decode_at(level, x0, y0, x1 - x0, y1 - y0)
-        return pixels[top - y0 : bottom - y0, left - x0 : right - x0]
+        # A copy: what is kept is not to hold the margin and the transparency.
+        return pixels[top - y0 : bottom - y0, left - x0 : right - x0].copy()
 
     def _decode_at(self, level: _Level, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
         location_l0 = (round(x * level.openslide_downsample), round(y * level.openslide_downsample))

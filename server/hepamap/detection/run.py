@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from shapely.geometry.base import BaseGeometry
 
 from hepamap.detection.checking import CheckedRequest, check, open_slide
 from hepamap.detection.request import DetectionRequest
+from hepamap.errors import PredictionInvalidError
 from hepamap.geometry import Region
 from hepamap.model_pack import ModelPack, find_pack
 from hepamap.pipeline import Analysis, AnalysisParameters, Checkpoint, Piece, Progress, analyse, ignore_progress, never_cancelled
@@ -53,12 +55,26 @@ class Detector:
         self._loaded: tuple[str, Predictor] | None = None
 
     def predictor(self, pack: ModelPack) -> Predictor:
-        """The loaded network of a pack; a pack whose weights changed is loaded anew."""
+        """The loaded network of a pack; loaded anew where its weights changed, or the last run had to leave the GPU."""
         key = pack.manifest.weights.sha256
-        if self._loaded is None or self._loaded[0] != key:
-            self._loaded = None  # let go of first: memory may not suffice for two
-            self._loaded = (key, Predictor.load(pack, self.precision))
+        if self._loaded is None or self._loaded[0] != key or self._loaded[1].gave_way:
+            return self._load(pack, self.precision)
         return self._loaded[1]
+
+    def exact_predictor(self, pack: ModelPack) -> Predictor:
+        """The same in float32, for a network whose numbers were found too large for 16 bits; it stays in memory."""
+        predictor = self._load(pack, "float32")
+        predictor.warnings.append(
+            ("precision_not_used", "The numbers in this model do not fit into 16 bits: it ran in float32, which is exact.")
+        )
+        return predictor
+
+    def _load(self, pack: ModelPack, precision: str) -> Predictor:
+        self._loaded = None  # let go of first: memory may not suffice for two
+        gc.collect()  # keras' networks hold each other
+        predictor = Predictor.load(pack, precision)
+        self._loaded = (pack.manifest.weights.sha256, predictor)
+        return predictor
 
 
 def detect(
@@ -93,7 +109,14 @@ def detect(
         progress(Progress(0, 1, "loading the model"))
         predictor = detector.predictor(pack)
         loaded = time.perf_counter()
-        analysis = _analyse(slide, checked, predictor, progress, cancelled, checkpoint)
+        try:
+            analysis = _analyse(slide, checked, predictor, progress, cancelled, checkpoint)
+        except PredictionInvalidError:
+            if predictor.policy == "float32":
+                raise
+            # From the beginning: what overflowed may have been in the map's pieces and the lane's memory for long.
+            predictor = detector.exact_predictor(pack)
+            analysis = _analyse(slide, checked, predictor, progress, cancelled, checkpoint)
         machine = [Warning_(*warning) for warning in predictor.warnings]
         summary = _summary(analysis, replace(checked, warnings=[*checked.warnings, *machine]))
         view_l0 = _view(slide, checked.parameters.region_l0)

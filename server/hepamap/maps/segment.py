@@ -192,14 +192,16 @@ def _answers(
     values = np.full(chosen.shape, np.nan, np.float32)
     busy = np.argwhere(chosen.reshape(chosen.shape[0] // n, n, chosen.shape[1] // n, n).any(axis=(1, 3))).tolist()
     middle = slice(windows.margin_m, windows.margin_m + windows.kept_m)
-    for start in range(0, len(busy), network.batch_size):
-        batch = busy[start : start + network.batch_size]
+    done = 0
+    while done < len(busy):
+        batch = busy[done : done + network.batch_size]  # asked each time: it falls when memory runs short
         corners = [(row * windows.kept_m, column * windows.kept_m) for row, column in batch]
         with run.clock.measure("network"):
             answers = network.predict(np.stack([field[y : y + side, x : x + side] for y, x in corners]))
         means = answers[:, middle, middle].reshape(-1, n, stride, n, stride).mean(axis=(2, 4))
         for (row, column), mean in zip(batch, means, strict=True):
             values[row * n : (row + 1) * n, column * n : (column + 1) * n] = mean
+        done += len(batch)
         run.advance(0)
     values[~chosen] = np.nan
     return values

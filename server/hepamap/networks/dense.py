@@ -90,10 +90,12 @@ def dense_head(features: Tensor, patch_m: int, predictions: keras.Layer) -> Tens
     Returns:
         Softmax (N, h - P/16 + 1, w - P/16 + 1, 2).
     """
-    from keras import layers
+    from keras import layers, ops
 
     pooled = layers.MaxPooling2D(2, strides=1, name=f"{LAST_POOL}_dense")(features)
-    return predictions(_mean_of_every_second(pooled, patch_m // (2 * UNIT_M)))
+    # As global average pooling does it: sums of 16-bit numbers lose what they are there for.
+    exact = ops.cast(pooled, "float32")
+    return predictions(_mean_of_every_second(exact, patch_m // (2 * UNIT_M)))
 
 
 def _mean_of_every_second(pooled: Tensor, count: int) -> Tensor:

@@ -17,7 +17,26 @@ PRECISIONS = ("auto", "float32", "mixed")
 """What a user may ask for: `auto` is mixed on a GPU and float32 on a CPU; `mixed` computes in 16 bits and adds up in 32."""
 
 _BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # of x86, x86 and ARM
-_OUT_OF_MEMORY = ("resource_exhausted", "resourceexhausted", "out of memory", "outofmemory", "oom when allocating")
+_OUT_OF_MEMORY = (
+    "resource_exhausted",
+    "resourceexhausted",
+    "out of memory",
+    "out_of_memory",
+    "outofmemory",
+    "oom when allocating",
+    "failed to allocate",
+    "alloc_failed",  # of cuDNN and cuBLAS
+    "memoryallocation",  # of CUDA
+)
+# What a card says whose memory others hold already when its libraries start; it may also be a broken installation.
+_CARD_UNUSABLE = (
+    "dnn library initialization failed",
+    "dnn library is not found",
+    "no algorithm worked",
+    "cudnn_status_not_initialized",
+    "cublas_status_not_initialized",
+    "failed call to cuinit",
+)
 
 
 def start_backend() -> None:
@@ -25,28 +44,39 @@ def start_backend() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # A card may have other users: take memory as it is needed.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the same for JAX
     if "keras" in sys.modules:
         return
     # TensorFlow's libraries write to descriptor 2 before any setting of theirs is read.
     with interrupts_deferred(), tempfile.TemporaryFile() as chatter, _descriptor_2_to(chatter):
-        import keras
+        import keras  # noqa: F401
 
-        keras.distribution.list_devices()  # looks for GPUs, and talks about it
+        _devices()  # looks for GPUs, and talks about it
     # Its warnings are for those who write graphs, e.g. that lanes of several widths have a graph each.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
 def device_kind() -> str:
     """What networks run on: `gpu` or `cpu`."""
-    import keras
-
-    kinds = {str(name).split(":")[0].lower() for name in keras.distribution.list_devices()}
+    kinds = {name.split(":")[0].lower() for name in _devices()}
     return "gpu" if kinds & {"gpu", "cuda"} else "cpu"
 
 
-def has_unused_gpu(device: str) -> bool:
-    """Whether there is an NVIDIA card in the machine that the backend cannot use."""
-    return device == "cpu" and Path("/dev/nvidia0").exists()
+def _devices() -> list[str]:
+    """What the backend can compute on, e.g. `cpu:0`, `gpu:0`."""
+    import keras
+
+    if keras.config.backend() == "torch":  # keras has no list of its devices
+        import torch
+
+        return ["cpu:0", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+    return [str(name) for name in keras.distribution.list_devices()]
+
+
+def has_unused_gpu(device: str, devices: Path = Path("/dev")) -> bool:
+    """Whether there is an NVIDIA card in the machine that the backend cannot use, and nobody took it from it on purpose."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1")
+    return device == "cpu" and not hidden and any(devices.glob("nvidia[0-9]*"))
 
 
 def dtype_policy(precision: str, device: str) -> str:
@@ -92,8 +122,17 @@ def compile_graph(model: Any) -> None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a backend's error means that memory did not suffice; each has its own type for it."""
+    return isinstance(error, MemoryError) or _says(error, _OUT_OF_MEMORY)
+
+
+def is_card_unusable(error: BaseException) -> bool:
+    """Whether a backend's error means that a GPU's libraries do not start: smaller pieces do not help, the CPU does."""
+    return _says(error, _CARD_UNUSABLE)
+
+
+def _says(error: BaseException, words: tuple[str, ...]) -> bool:
     text = f"{type(error).__name__}: {error}".lower()
-    return isinstance(error, MemoryError) or any(words in text for words in _OUT_OF_MEMORY)
+    return any(word in text for word in words)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self, TypeVar
@@ -26,6 +27,11 @@ _SEGMENTS = {"cpu": 4, "gpu": 1}
 """Into how many segments, computed as one batch, a strip's width is cut: oneDNN shares out a batch, and hardly one wide image."""
 _LANE_POSITIONS = tuple(range(29, 254, 16))
 """Widths of lanes, in patches 16 px apart; each that is used is a graph of its own. 253 of them are a field of 4 k pixels."""
+_GAVE_WAY_FOR_MEMORY = ("gpu_memory", "The GPU's memory did not suffice: the network ran on the CPU, which takes longer.")
+_GAVE_WAY = (
+    "gpu_failed",
+    "The GPU's libraries did not start (another program may hold its memory): the network ran on the CPU, which takes longer.",
+)
 _TUMOUR_CLASS = 1
 _PROBABILITY_SLACK = {"float32": 1e-4, "mixed_float16": 2e-3, "mixed_bfloat16": 2e-3}  # softmax may pass 1 by a rounding
 
@@ -42,12 +48,15 @@ class Predictor:
         self.model = model
         """The keras model of one patch."""
         self._device = device
+        # Of the device that lanes began on: one that moves to the CPU in the middle goes on as it was cut.
+        self._segments = _SEGMENTS[device]
         self._shrunk = 1
         # What one patch gives: a number, or one for each of its pixels.
         self._answer_shape = (patch_m, patch_m) if by_pixel else ()
         self._strips: dict[tuple[int, int], StripNetwork] = {}
         self._unpadded: dict[str, Any] = {}
         self._rebuild: Callable[[str], Any] | None = None
+        self._gave_way = False
         self._scope: Callable[[], AbstractContextManager[Any]] = nullcontext
         self.patch_m = patch_m
         self.policy = policy
@@ -66,7 +75,7 @@ class Predictor:
         Raises:
             PackDamagedError: the weights are not those that the manifest names.
             PackInvalidError: the network is unknown, or the weights do not fit it.
-            OutOfMemoryError: memory does not suffice for a single patch.
+            OutOfMemoryError: memory does not suffice for the weights or a single patch.
         """
         spec = pack.manifest
         weights = pack.read_weights()
@@ -85,8 +94,8 @@ class Predictor:
             backend.compile_graph(model)
             return model
 
-        predictor = cls(build(policy), side_m, device=device, policy=policy, by_pixel=by_pixel)
-        predictor._rebuild = build
+        predictor = cls(None, side_m, device=device, policy=policy, by_pixel=by_pixel)
+        predictor._build_first(build)
         if backend.has_unused_gpu(device):
             predictor.warnings.append(
                 ("gpu_not_used", "There is a GPU in this machine, but the network runs on the CPU: install hepamap[gpu].")
@@ -102,6 +111,11 @@ class Predictor:
     def device(self) -> str:
         """What the network runs on: `cpu` or `gpu`."""
         return self._device
+
+    @property
+    def gave_way(self) -> bool:
+        """Whether it left a GPU for the CPU; loaded again, it may find the GPU free."""
+        return self._gave_way
 
     @property
     def batch_size(self) -> int:
@@ -168,8 +182,10 @@ class Predictor:
         rows_m = self.strip_rows_m(positions)
         rows_m = rows_m if rest.shape[1] % rows_m == 0 else UNIT_M
         network = self._strip_network(positions, rows_m)
+        # Of another type only where the lane began on a GPU in 16 bits.
+        state = [carry.astype(kind, copy=False) for carry, kind in zip(carries, network.carry_dtypes, strict=True)]
         with self._scope():
-            answer, *carries = network.model.predict_on_batch([rest[:, :rows_m], *carries])
+            answer, *carries = network.model.predict_on_batch([rest[:, :rows_m], *state])
         return self._checked(np.asarray(answer), (1, rows_m // UNIT_M, positions, 2))[0], carries
 
     def _strip_network(self, positions: int, rows_m: int) -> StripNetwork:
@@ -178,7 +194,7 @@ class Predictor:
             from hepamap.networks.strips import strip_network
 
             with backend.policy(self.policy), self._scope():
-                network = strip_network(self.model, rows_m, positions, self._unpadded, segments=_SEGMENTS[self._device])
+                network = strip_network(self.model, rows_m, positions, self._unpadded, segments=self._segments)
             backend.compile_graph(network.model)
             self._strips[key] = network
         return self._strips[key]
@@ -207,6 +223,21 @@ class Predictor:
             raise _invalid("a value outside 0 to 1")
         return np.clip(tumour, 0.0, 1.0)
 
+    def _build_first(self, build: Callable[[str], Any]) -> None:
+        """Build the network; on the CPU where a GPU has no room for its weights."""
+        self._rebuild = build
+        try:
+            self.model = build(self.policy)
+        except Exception as error:  # each backend has its own
+            memory = backend.is_out_of_memory(error)
+            if self._device == "gpu" and (memory or backend.is_card_unusable(error)):
+                self._move_to_cpu(build, error)
+                self._segments = _SEGMENTS["cpu"]
+            elif memory:
+                raise _no_memory() from error
+            else:
+                raise
+
     def _despite_memory(self, attempt: Callable[..., Answer], *given: Any) -> Answer:
         """Try, with smaller pieces after each lack of memory, at last on the CPU."""
         while True:
@@ -214,32 +245,42 @@ class Predictor:
                 with interrupts_deferred():
                     return attempt(*given)
             except Exception as error:  # each backend has its own
-                if not backend.is_out_of_memory(error):
+                if self._device == "gpu" and self._rebuild is not None and backend.is_card_unusable(error):
+                    self._move_to_cpu(self._rebuild, error)
+                elif backend.is_out_of_memory(error):
+                    self._shrink(error)
+                else:
                     raise
-                self._shrink(error)
 
     def _shrink(self, error: Exception) -> None:
         if self.batch_size > 1:
             self._shrunk *= 2
             self._strips.clear()
         elif self._device == "gpu" and self._rebuild is not None:
-            self._move_to_cpu(self._rebuild)
+            self._move_to_cpu(self._rebuild, error)
         else:
-            raise OutOfMemoryError(
-                "The memory does not suffice to run the network on a single patch.",
-                cure="Close other programs, give the service more memory, or use another machine.",
-            ) from error
+            raise _no_memory() from error
 
-    def _move_to_cpu(self, rebuild: Callable[[str], Any]) -> None:
+    def _move_to_cpu(self, rebuild: Callable[[str], Any], error: Exception) -> None:
         import keras
 
-        self.warnings.append(("gpu_memory", "The GPU's memory did not suffice: the network ran on the CPU, which takes longer."))
+        self.warnings.append(_GAVE_WAY_FOR_MEMORY if backend.is_out_of_memory(error) else _GAVE_WAY)
+        self._gave_way = True
         self._device, self.policy, self._shrunk = "cpu", "float32", 1
         self._strips.clear()
         self._unpadded.clear()
+        self.model = None
+        gc.collect()  # keras' networks hold each other: what they keep is the memory that is missing
         self._scope = lambda: keras.device("cpu:0")
         with self._scope():
             self.model = rebuild(self.policy)
+
+
+def _no_memory() -> OutOfMemoryError:
+    return OutOfMemoryError(
+        "The memory does not suffice to run the network on a single patch.",
+        cure="Close other programs, give the service more memory, or use another machine.",
+    )
 
 
 def _invalid(what: str) -> PredictionInvalidError:
