@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from hepamap.detection import Detector
 from hepamap.geometry import Grid, PixelSize, Region
 from hepamap.model_pack import Calibration, OperatingPoint, find_pack, load_pack, write_pack
+from hepamap.predictor import Predictor
 from hepamap.probability_map import ProbabilityMap
 from hepamap.training import validate as validation
 from hepamap.training.cohort import CohortSlide
@@ -90,8 +91,9 @@ def row(tmp_path: Path) -> CohortSlide:
     return CohortSlide(slide, annotations, "one", "test")
 
 
-def test_the_outcome_stands_in_the_manifest(tmp_path: Path, row: CohortSlide) -> None:
+def test_the_outcome_stands_in_the_manifest(tmp_path: Path, row: CohortSlide, monkeypatch: pytest.MonkeyPatch) -> None:
     """A network that always answers the same says the same in both modes."""
+    monkeypatch.setattr("hepamap.predictor.backend.has_unused_gpu", lambda *_: True)
     write_network_pack(tmp_path / "models", "constant", bias=(0.0, 2.0))
     detector = Detector(tmp_path / "models")
     before = find_pack(detector.models_dir, "constant")
@@ -102,10 +104,25 @@ def test_the_outcome_stands_in_the_manifest(tmp_path: Path, row: CohortSlide) ->
     measured = after.manifest.evaluation["modes"]
     assert measured == found.report
     assert (measured["slides"], measured["precision"]) == (["slide"], detector.predictor(before).policy)
+    assert [warning["code"] for warning in measured["warnings"]] == ["gpu_not_used"]
     assert (measured["contour_iou"], measured["map_mean_absolute_difference"]) == (1.0, 0.0)
     assert "dense mode may be the default" in validation.markdown(found)
     worse = replace(found, report={**found.report, "dense_may_be_default": False})
     assert validation.write_validation(worse).manifest.default_mode == "patch"
+
+
+def test_what_a_network_had_to_leave_is_said() -> None:
+    """The first slide's network left the GPU; the next one has it again."""
+    tally = validation._Tally()
+    item = judged(maps(), shapely.box(0, 0, 9, 9))
+    validation._compare("s", {"patch": item, "dense": item}, tally)
+    for policy, warnings in (("float32", [("gpu_memory", "It ran on the CPU.")]), ("mixed_float16", []), ("float32", [])):
+        predictor = Predictor(None, 64, policy=policy)
+        predictor.warnings += warnings
+        tally.note(predictor)
+    found = validation._report(tally, [], 16)
+    assert found["precision"] == "float32, mixed_float16"
+    assert found["warnings"] == [{"code": "gpu_memory", "message": "It ran on the CPU."}]
 
 
 def test_a_slide_without_tumour_has_no_part_in_the_sensitivity() -> None:

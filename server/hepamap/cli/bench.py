@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from hepamap.cli.console import progress_bar
+from hepamap.cli.console import progress_bar, report_warnings
 from hepamap.cli.detect import read_region_file
 from hepamap.settings import Settings
 
@@ -26,17 +26,15 @@ def bench(
 ) -> None:
     """Compare the authors' loop, patch mode and dense mode on one slide: patches a second, where the time goes, ratios."""
     from hepamap.benchmark import markdown, run_benchmark
-    from hepamap.geometry import Point
     from hepamap.model_pack import find_pack
-    from hepamap.regions import parse_region
-    from hepamap.slide import Slide
 
     pack = find_pack(models_dir or Settings().models_dir, model)
-    with Slide.open(slide) as opened, progress_bar("bench") as show:
-        shape = None if region is None else parse_region(read_region_file(region), Point(0.0, 0.0), opened.size_l0)
+    shape = None if region is None else read_region_file(region)
+    with progress_bar("bench") as show:
         report = run_benchmark(
-            opened, pack, region_l0=shape, stride_m=stride, precision=precision, loop_patches=loop_patches, progress=show
+            slide, pack, region=shape, stride_m=stride, precision=precision, loop_patches=loop_patches, progress=show
         )
+    report_warnings(report.warnings)
     typer.echo(json.dumps(report.to_json(), indent=2) if as_json else markdown(report), nl=as_json)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import typer
@@ -18,6 +18,12 @@ def report_error(error: HepamapError, subject: str = "") -> None:
     """Say what went wrong and what helps, on standard error."""
     about = f"{subject}: " if subject else ""
     typer.echo(f"error: {about}{error.message} [{error.code}]\n  {error.cure}", err=True)
+
+
+def report_warnings(warnings: Iterable[Mapping[str, str]]) -> None:
+    """Say what went otherwise than expected, on standard error: a table on standard output stays one."""
+    for warning in warnings:
+        typer.echo(f"  warning: {warning['message']} [{warning['code']}]", err=True)
 
 
 @contextmanager

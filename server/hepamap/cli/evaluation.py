@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hepamap.cli.console import progress_bar
+from hepamap.cli.console import progress_bar, report_warnings
 from hepamap.cli.training import ExcludedClasses, ModelsDir, NonTumourClasses, TumourClasses
 from hepamap.errors import ParameterError
 from hepamap.settings import Settings
@@ -92,6 +92,8 @@ def _evaluate(spec: EvaluationSpec, out: Path | None, models_dir: Path | None) -
     if found.runs:
         typer.echo(markdown_table([item.score for summary in found.runs for item in summary.outcomes]))
     typer.echo(found.markdown(), nl=False)
+    for item in found.patches:
+        report_warnings(item.warnings)
     for pack in write_into_packs(found) if spec.write else ():
         typer.echo(f"written into {pack.name}: {pack.folder}", err=True)
     for path in files:
@@ -111,3 +113,4 @@ def _folder(out: Path | None) -> Iterator[Path]:
 def _tell(outcome: SlideOutcome, run: ModelRun) -> None:
     auc = "one class only" if outcome.auc is None else f"AUC {outcome.auc:.3f}"
     typer.echo(f"{outcome.score.slide} {run.name}: IoU {outcome.score.iou:.3f}, {auc}", err=True)
+    report_warnings(outcome.warnings)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hepamap.cli import model_files
-from hepamap.cli.console import progress_bar, report_error
+from hepamap.cli.console import progress_bar, report_error, report_warnings
 from hepamap.cli.training import ExcludedClasses, NonTumourClasses, TumourClasses
 from hepamap.errors import ModelError, PackInvalidError
 from hepamap.model_pack import find_pack, list_packs, manifest_json, manifest_schema_json
@@ -102,6 +102,7 @@ def validate(
     if write:
         validation.write_validation(found)
     typer.echo(validation.markdown(found), nl=False)
+    report_warnings(found.report["warnings"])
 
 
 @models_app.command()

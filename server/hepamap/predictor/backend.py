@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sys
@@ -67,9 +68,8 @@ def _devices() -> list[str]:
     import keras
 
     if keras.config.backend() == "torch":  # keras has no list of its devices
-        import torch
-
-        return ["cpu:0", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+        cards = importlib.import_module("torch").cuda.device_count()
+        return ["cpu:0", *(f"cuda:{number}" for number in range(cards))]
     return [str(name) for name in keras.distribution.list_devices()]
 
 

@@ -23,6 +23,7 @@ from hepamap.errors import ModelError
 from hepamap.model_pack import ModelPack, find_pack, rewrite_manifest
 from hepamap.networks.dense import can_be_dense
 from hepamap.pipeline import AnalysisParameters, Progress, analyse, ignore_progress
+from hepamap.predictor import Predictor
 from hepamap.slide import Slide
 from hepamap.training.areas import areas_of
 from hepamap.training.class_map import DEFAULT_CLASSES, ClassMap
@@ -55,6 +56,16 @@ class _Tally:
     shared_um2: float = 0.0
     united_um2: float = 0.0
     contour_iou: dict[str, float] = field(default_factory=dict)
+    precisions: list[str] = field(default_factory=list)
+    """Arithmetic of the runs, each once: a network may have had to leave a GPU on the way."""
+    warnings: dict[str, str] = field(default_factory=dict)
+    """Of the networks, messages by code."""
+
+    def note(self, predictor: Predictor) -> None:
+        """Keep what a network ran in, and what went otherwise than the machine promised."""
+        self.warnings.update(predictor.warnings)
+        if predictor.policy not in self.precisions:
+            self.precisions.append(predictor.policy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +142,9 @@ def validate(
     tally = _Tally()
     stride_m = stride_m or pack.manifest.default_stride
     for row in slides:
-        judged = {mode: _run(row, pack, detector, stride_m, mode, classes, progress) for mode in MODES}
+        judged = {mode: _run(row, pack, detector, stride_m, mode, classes, progress, tally) for mode in MODES}
         _compare(row.slide.stem, judged, tally)
-    return Validation(pack, {**_report(tally, slides, stride_m), "precision": detector.predictor(pack).policy})
+    return Validation(pack, _report(tally, slides, stride_m))
 
 
 def write_validation(validation: Validation) -> ModelPack:
@@ -187,6 +198,7 @@ def _run(
     mode: str,
     classes: ClassMap,
     progress: Callable[[Progress], None],
+    tally: _Tally,
 ) -> Judged:
     """One slide in one mode, through the pipeline that serves."""
     spec = pack.manifest
@@ -194,8 +206,10 @@ def _run(
     parameters = AnalysisParameters(
         spec.input.mpp, spec.input.patch, stride_m, spec.default_threshold, area_um2, area_um2, mode=mode
     )
+    predictor = detector.predictor(pack)
     with Slide.open(row.slide, mpp_override_um=row.mpp_override_um) as slide:
-        analysis = analyse(slide, detector.predictor(pack), parameters, {}, progress=progress)
+        analysis = analyse(slide, predictor, parameters, {}, progress=progress)
+    tally.note(predictor)
     seconds = analysis.seconds["map"] + analysis.seconds["contours"]
     return judge_map(row, pack.name, analysis.map, asdict(parameters), seconds, classes)
 
@@ -228,6 +242,8 @@ def _report(tally: _Tally, slides: Sequence[CohortSlide], stride_m: int) -> dict
         "contour_iou_lowest": min(tally.contour_iou.values()),
         "contour_iou_by_slide": tally.contour_iou,
         "dense_may_be_default": bool(is_as_good),
+        "precision": ", ".join(tally.precisions),
+        "warnings": [{"code": code, "message": message} for code, message in tally.warnings.items()],
     }
 
 

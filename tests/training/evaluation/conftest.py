@@ -36,6 +36,15 @@ class RedDetector(Detector):
         return Predictor(self.network, pack.manifest.input.patch)
 
 
+class GivingWayDetector(RedDetector):
+    """Its network leaves the GPU."""
+
+    def predictor(self, pack: ModelPack) -> Predictor:
+        predictor = super().predictor(pack)
+        predictor.warnings.append(("gpu_failed", "It ran on the CPU."))
+        return predictor
+
+
 def weightless_pack(models_dir: Path, identifier: str = "tiny-5x", **changes: Any) -> ModelPack:
     body = manifest_body(identifier).model_copy(update=changes)
     card = f"# {identifier}\n\nMy own words.\n\n## Measured\n\nold figures\n\n## Contact\n\nMe.\n"

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from hepamap.cli.app import app
 from hepamap.errors import ParameterError
 from hepamap.model_pack import load_pack
-from tests.training.evaluation.conftest import RedDetector
+from tests.training.evaluation.conftest import GivingWayDetector, RedDetector
 
 
 @pytest.fixture
@@ -26,6 +26,13 @@ def test_the_table_of_the_readme_comes_first(cohort: Path, options: list[str]) -
     assert lines[2].startswith("| s3 | 1.84 | tiny-5x | ")
     assert lines[4].startswith("Mean displacement: ")
     assert "## Slides: means over slides (table 1)" in lines
+
+
+def test_warnings_of_the_network_are_said(cohort: Path, options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hepamap.detection.Detector", GivingWayDetector)
+    answer = CliRunner().invoke(app, [*options, str(cohort)])
+    assert answer.exit_code == 0, answer.output
+    assert "  warning: It ran on the CPU. [gpu_failed]" in answer.stderr.splitlines()
 
 
 def test_from_table_to_pack(cohort: Path, options: list[str], detector: RedDetector, tmp_path: Path) -> None:

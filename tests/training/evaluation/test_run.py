@@ -21,9 +21,9 @@ from hepamap.training.evaluation.plan import EvaluationSpec, plan_runs
 from hepamap.training.evaluation.run import evaluate
 from hepamap.training.evaluation.scores import METRICS
 from hepamap.training.evaluation.sheet import worst_first
-from hepamap.training.evaluation.writing import write_files, write_into_packs
+from hepamap.training.evaluation.writing import report_json, write_files, write_into_packs
 from tests.training.conftest import box, feature, tumour_and_liver
-from tests.training.evaluation.conftest import RedDetector, weightless_pack
+from tests.training.evaluation.conftest import GivingWayDetector, RedDetector, weightless_pack
 
 
 def spec(table: Path | None, **changes: Any) -> EvaluationSpec:
@@ -172,6 +172,24 @@ def test_patches_of_a_data_set(cohort: Path, detector: RedDetector, tmp_path: Pa
     weightless_pack(tmp_path / "models", "other-5x", input=InputSpec(mpp=1.0, patch=64))
     with pytest.raises(DatasetInvalidError, match="no model takes them"):
         evaluate(replace(asked, models=("other-5x",)), tmp_path / "out", detector)
+
+
+def test_what_the_network_had_to_say_is_reported(cohort: Path, detector: RedDetector, tmp_path: Path) -> None:
+    """Also by an evaluation that finds maps and answers on the disk."""
+    build_dataset(cohort, tmp_path / "patches-5x", DatasetSpec(mpp=1.84, patch_m=64, per_class={"test": 4}))
+    asked = spec(cohort, datasets=(tmp_path / "patches-5x",))
+    said = {"code": "gpu_failed", "message": "It ran on the CPU."}
+    for by in (GivingWayDetector(detector.models_dir), detector):
+        found = evaluate(asked, tmp_path / "out", by)
+        report = report_json(found)
+        assert said in report["runs"][0]["slides"][0]["warnings"]
+        assert "tiny-5x@1.0.0-patch-16: It ran on the CPU. [gpu_failed] (s3)" in report["runs"][0]["remarks"]
+        assert report["patches"][0]["warnings"] == [said]
+        assert "- tiny-5x@1.0.0, patches: It ran on the CPU. [gpu_failed]" in found.markdown()
+    assert detector.network.asked == 0
+    fresh = report_json(evaluate(asked, tmp_path / "other", detector))
+    assert said not in fresh["runs"][0]["slides"][0]["warnings"]
+    assert fresh["patches"][0]["warnings"] == []
 
 
 def test_patches_are_no_question_for_a_network_of_pixels(cohort: Path, detector: RedDetector, tmp_path: Path) -> None:

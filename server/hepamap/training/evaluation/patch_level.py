@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ class PatchOutcome:
     answer: NDArray[np.float32]
     auc: Interval | None
     """None where the patches have one class only."""
+    warnings: tuple[Mapping[str, str], ...] = ()
+    """Code and message of what went otherwise than the machine promised when the patches were asked for."""
 
     def scores(self) -> Scores:
         """At the model's default threshold; no pixels, so no IoU."""
@@ -56,6 +58,7 @@ class PatchOutcome:
             "auc": None if self.auc is None else self.auc.to_json(),
             "threshold": self.pack.manifest.default_threshold,
             "scores": rounded(self.scores()),
+            "warnings": list(self.warnings),
         }
 
 
@@ -116,12 +119,12 @@ def judge_patches(
     path = folder / f"{pack.manifest.id}-{_key(pack, datasets, split, detector.precision)}.npy"
     answer = _kept(path, len(patches))
     if answer is None:
-        answer = _ask(pack, patches, detector, progress)
-        _keep(path, answer)
+        answer, warnings = _ask(pack, patches, detector, progress)
+        _keep(path, answer, warnings)
     truth = patches.labels == 1
     groups, group_of = np.unique(patches.groups, return_inverse=True)
     auc = bootstrap.of_auc(truth, answer, group_of)
-    return PatchOutcome(pack, names, len(np.unique(patches.slides)), len(groups), truth, answer, auc)
+    return PatchOutcome(pack, names, len(np.unique(patches.slides)), len(groups), truth, answer, auc, _kept_warnings(path))
 
 
 def _fits(dataset: Dataset, pack: ModelPack) -> bool:
@@ -129,14 +132,17 @@ def _fits(dataset: Dataset, pack: ModelPack) -> bool:
     return dataset.patch_m == spec.patch and abs(dataset.mpp - spec.mpp) <= 1e-6
 
 
-def _ask(pack: ModelPack, patches: PatchSet, detector: Detector, progress: Callable[[Progress], None]) -> NDArray[np.float32]:
+def _ask(
+    pack: ModelPack, patches: PatchSet, detector: Detector, progress: Callable[[Progress], None]
+) -> tuple[NDArray[np.float32], list[dict[str, str]]]:
+    """The answers, and the warnings of the network that gave them."""
     predictor = detector.predictor(pack)
     answers = []
     for first in range(0, len(patches), _AT_ONCE):
         numbers = np.arange(first, min(first + _AT_ONCE, len(patches)))
         answers.append(predictor.predict(patches.take(numbers)))
         progress(Progress(int(numbers[-1]) + 1, len(patches), f"{pack.name}, patches"))
-    return np.concatenate(answers)
+    return np.concatenate(answers), [{"code": code, "message": message} for code, message in predictor.warnings]
 
 
 def _key(pack: ModelPack, datasets: Sequence[Dataset], split: str, precision: str) -> str:
@@ -152,11 +158,24 @@ def _kept(path: Path, count: int) -> NDArray[np.float32] | None:
     return answer if answer.shape == (count,) and answer.dtype == np.float32 else None
 
 
-def _keep(path: Path, answer: NDArray[np.float32]) -> None:
-    """Whole or not at all."""
+def _kept_warnings(path: Path) -> tuple[Mapping[str, str], ...]:
+    """Those beside the answers; none where they are of a time that kept none."""
+    try:
+        return tuple(json.loads(_warnings_beside(path).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return ()
+
+
+def _warnings_beside(path: Path) -> Path:
+    return path.with_suffix(".warnings.json")
+
+
+def _keep(path: Path, answer: NDArray[np.float32], warnings: Sequence[Mapping[str, str]]) -> None:
+    """Whole or not at all; the warnings first, for answers that are there are not asked for again."""
     partial = path.with_name(f".{path.name}.partial.npy")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _warnings_beside(path).write_text(json.dumps(list(warnings)), encoding="utf-8")
         np.save(partial, answer, allow_pickle=False)
         partial.replace(path)
     except OSError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -46,6 +46,8 @@ class SlideOutcome:
     """Threshold; None where the slide has one class only."""
     counts: dict[str, Counts]
     """By the name of the rule; a rule without a threshold here is not in it."""
+    warnings: tuple[Mapping[str, str], ...] = ()
+    """Code and message, as `detect` gave them with the map."""
 
     @property
     def group(self) -> str:
@@ -80,5 +82,13 @@ def measure(slide: AnnotatedSlide, run: ModelRun, stored: StoredResult, rules: S
             patches = Counts.of(judged.truth, judged.answer, threshold)
             counts[rule.name] = replace(patches, pixels_shared=shared, pixels_united=united, pixels_tumour=tumour)
     return SlideOutcome(
-        slide, stored.folder.name, judged.score, judged.truth, judged.answer, auc(judged.truth, judged.answer), youden, counts
+        slide,
+        stored.folder.name,
+        judged.score,
+        judged.truth,
+        judged.answer,
+        auc(judged.truth, judged.answer),
+        youden,
+        counts,
+        tuple(stored.summary["warnings"]),
     )

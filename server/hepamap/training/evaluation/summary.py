@@ -49,8 +49,17 @@ class RunSummary:
             for item in self.outcomes
             for kind, count in item.slide.areas.ignored_classes.items()
         ]
+        said += [f"{self.run.name}: {message} ({', '.join(slides)})" for message, slides in self._warned().items()]
         choice = self.verdict.choice if self.verdict else None
         return said + [f"{self.run.name}: {sentence}" for sentence in (choice.remarks if choice else ())]
+
+    def _warned(self) -> dict[str, list[str]]:
+        """Which slides a warning came with."""
+        found: dict[str, list[str]] = {}
+        for item in self.outcomes:
+            for warning in item.warnings:
+                found.setdefault(f"{warning['message']} [{warning['code']}]", []).append(item.slide.name)
+        return found
 
 
 def rules_of(run: ModelRun, thresholds: dict[str, float], extra: Sequence[float]) -> tuple[Rule, ...]:
@@ -158,6 +167,7 @@ def _slide_json(item: SlideOutcome, rules: Sequence[Rule]) -> dict[str, Any]:
         "scores": {rule.name: rounded(item.scores(rule)) for rule in rules},
         "contour_iou": round(item.score.iou, 4),
         "map": f"maps/{item.stored}",
+        "warnings": list(item.warnings),
     }
 
 

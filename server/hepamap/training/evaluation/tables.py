@@ -26,7 +26,10 @@ def markdown(summaries: Sequence[RunSummary], patches: Sequence[PatchOutcome], b
         parts += ["## All patches of all slides together", _run_table(summaries, "together")]
     if any(item.verdict for item in summaries):
         parts += ["## Operating points and calibration", *_choices(summaries)]
-    remarks = [f"- {sentence}" for item in summaries for sentence in item.remarks]
+    remarks = [
+        f"- {item.pack.name}, patches: {warning['message']} [{warning['code']}]" for item in patches for warning in item.warnings
+    ]
+    remarks += [f"- {sentence}" for item in summaries for sentence in item.remarks]
     if remarks:
         parts += ["## Remarks", "\n".join(remarks)]
     return "\n\n".join(parts) + "\n"
