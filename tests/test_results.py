@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from hepamap.geometry import Grid, Lattice, PixelSize, Point, Region
 from hepamap.pipeline import Analysis, regions_of
 from hepamap.probability_map import ProbabilityMap
 from hepamap.results import Frame, StoredResult, open_result, require_free, summary_of, write_result
+from tests.flushed import Flushed
 
 FILES = {
     "contours.geojson",
@@ -249,6 +251,25 @@ def test_a_full_disk_leaves_nothing_and_keeps_the_old(tmp_path: Path, monkeypatc
         write(tmp_path / "new")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert open_result(tmp_path / "out").summary == before
+
+
+def test_a_result_is_on_the_disk_when_it_is_said_to_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed = Flushed(monkeypatch)
+    results = tmp_path / "data" / "results"
+    write(results / "out")
+    assert flushed.lacks(results / "out") == []
+    assert not [name for name in flushed.lacks(results) if name in (".", results.name)]
+    removed: list[list[str]] = []
+    rmtree = shutil.rmtree
+
+    def look(folder: Any, **others: Any) -> None:
+        if Path(folder).suffix == ".old":
+            removed.append(flushed.lacks(results / "out"))
+        rmtree(folder, **others)
+
+    monkeypatch.setattr(shutil, "rmtree", look)
+    write(results / "out", overwrite=True)
+    assert removed == [[]]
 
 
 def test_an_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from hepamap import RESEARCH_USE_ONLY
 from hepamap.errors import OutputExistsError, OutputNotWritableError, ResultDamagedError, ThresholdInvalidError
 from hepamap.features import feature_collection, to_text
-from hepamap.folders import is_anchored, put_in_place
+from hepamap.folders import is_anchored, make_folder, put_in_place, sync_tree
 from hepamap.geometry import Point, Region
 from hepamap.pipeline import Analysis, regions_of
 from hepamap.probability_map import ProbabilityMap
@@ -150,7 +150,7 @@ def require_free(folder: Path, *, overwrite: bool) -> None:
     try:
         _require_free(folder, overwrite=overwrite)
         # A folder beside it now, so that hours of work do not end at a door that is locked.
-        folder.resolve().parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.resolve().parent)
         os.rmdir(_staging_beside(folder))
     except OSError as error:
         raise _not_writable(folder, error) from error
@@ -287,29 +287,20 @@ def _published(folder: Path) -> Iterator[Path]:
     """A staging folder beside the target, renamed to it at the end; nothing is left behind when anything fails."""
     folder = folder.resolve()
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.parent)
         staging = _staging_beside(folder)
     except OSError as error:
         raise _not_writable(folder, error) from error
     try:
         staging.chmod(0o755)
         yield staging
-        _sync(staging)
+        # Before the name appears, so that a power cut cannot leave a hollow result.
+        sync_tree(staging)
         _replace(staging, folder)
     except OSError as error:
         raise _not_writable(folder, error) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-
-
-def _sync(folder: Path) -> None:
-    """Bring every file to the disk before the name appears, so that a power cut cannot leave a hollow result."""
-    for path in [*folder.iterdir(), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _replace(staging: Path, folder: Path) -> None:

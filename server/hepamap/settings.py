@@ -123,6 +123,9 @@ class Settings(BaseSettings):
     events_heartbeat_s: float = Field(default=15.0, gt=0)
     """Silence after which a stream of events says that it is still there, seconds."""
 
+    ready_reuse_s: float = Field(default=1.0, ge=0, le=60)
+    """How long an answer of /health/ready is given again before the server looks anew, seconds."""
+
     callback_allow: Annotated[tuple[str, ...], NoDecode] = ()
     """What the server may call back, separated by commas: hosts (`lis.hospital.org`, `*.hospital.org`), which must have public
     addresses, and networks (`10.1.0.0/16`) for private ones; none given: it calls nobody."""
@@ -151,7 +154,14 @@ class Settings(BaseSettings):
     worker_stale_s: float = Field(default=60.0, gt=0)
     """Silence after which a worker counts as gone and its job is given to another, seconds."""
     worker_attempts_max: int = Field(default=3, ge=1)
-    """How often a job is started before a vanishing worker counts as the job's own fault."""
+    """How often in a row a job is started without a new piece of its map being stored, before a vanishing or stuck worker counts
+    as the job's own fault."""
+    worker_stuck_s: float = Field(default=900.0, gt=0)
+    """How long a running job may give no sign of getting on, seconds; then its worker is taken for stuck and ended. Loading a
+    model and tracing the contours of a large slide must fit in."""
+    worker_cancel_s: float = Field(default=60.0, gt=0)
+    """How long a running job may take to stop where it was cancelled or its worker is to end, seconds; then its worker is taken
+    for stuck, too."""
     worker_restart_delay_s: float = Field(default=1.0, ge=0)
     """Pause before the first restart of a worker that died, seconds; doubles with every further death."""
     worker_restart_delay_max_s: float = Field(default=30.0, gt=0)

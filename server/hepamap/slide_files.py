@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,12 @@ from hepamap.errors import NotASlideError, SlideDamagedError, SlideNotFoundError
 
 _SAMPLES = 16  # blocks of the file that go into a fingerprint
 _SAMPLE_BYTES = 16_384
+_INDEX_HEAD_BYTES = 64 * 1024  # where the group of a VMS index stands, which is no longer than this
+_INDEX_MAX_BYTES = 4 * 1024**2  # more than OpenSlide reads of any index
+_VMS_GROUP = b"Virtual Microscope Specimen]"
+_VALUE = re.compile(rb"^[^=\r\n]+=([^\r\n]+)", re.MULTILINE)
+_DICOM_HEAD_BYTES = 64 * 1024
+_WAY_OUT = re.compile(rb"\.\.[/\\]")
 _TIFF_MAGIC = {b"II*\x00": "<I", b"MM\x00*": ">I", b"II+\x00": "<Q", b"MM\x00+": ">Q"}
 _SUFFIXES = {".ndpi", ".svs", ".mrxs", ".scn", ".bif", ".tif", ".tiff", ".svslide", ".vms", ".vmu", ".czi"}
 _FORBIDDEN = (errno.EACCES, errno.EPERM)
@@ -34,6 +42,11 @@ def open_openslide(path: Path) -> tuple[openslide.OpenSlide, Path]:
         file = _file_of(path)
     with _reading(file):
         _require_readable(file)
+        if leads_out(file):
+            raise SlideDamagedError(
+                f"The slide {file.name} names files that are not in its folder.",
+                cure="Copy the slide again from the scanner, with all its files.",
+            )
         if openslide.OpenSlide.detect_format(str(file)) is None:
             raise _unrecognised(file)
     try:
@@ -49,8 +62,8 @@ def fingerprint_of(path: Path, handle: openslide.OpenSlide) -> str:
     """Tell this slide from others, without reading it whole.
 
     SHA-256 over the format, the sizes of the levels, OpenSlide's quick hash, the length of the file and samples spread over
-    it. Names, folders and times have no part in it. A DICOM slide has many files and may be opened by any: only what all
-    of them share counts.
+    it; of a slide of many files also their lengths, and samples spread over all of them. Names, folders and times have no
+    part in it. A DICOM slide may be opened by any of its files: none of them counts more than the others.
 
     Raises:
         SlideNotReadableError: the file cannot be read any more.
@@ -59,9 +72,10 @@ def fingerprint_of(path: Path, handle: openslide.OpenSlide) -> str:
     vendor = handle.properties.get(openslide.PROPERTY_NAME_VENDOR, "")
     quick_hash = handle.properties.get(openslide.PROPERTY_NAME_QUICKHASH1, "")
     digest.update(repr((vendor, handle.level_dimensions, quick_hash)).encode())
-    if vendor != "dicom":
-        with _reading(path):
+    with _reading(path):
+        if vendor != "dicom":
             _add_samples(digest, path)
+        _add_companions(digest, _companions_of(path, handle))
     return f"sha256:{digest.hexdigest()}"
 
 
@@ -72,6 +86,84 @@ def _add_samples(digest: hashlib._Hash, path: Path) -> None:
         for i in range(_SAMPLES):
             file.seek(max(0, size - _SAMPLE_BYTES) * i // (_SAMPLES - 1))
             digest.update(file.read(_SAMPLE_BYTES))
+
+
+def leads_out(path: Path) -> bool:
+    """Whether the index of a slide of many files names some outside its folder.
+
+    OpenSlide follows `..`, so whoever sends an index could have pictures read that are nobody's slide, or somebody else's.
+    What begins like an absolute path stays below the folder.
+
+    Args:
+        path: the file that would be opened.
+    """
+    index = _index_of(path)
+    return index is not None and _WAY_OUT.search(_text_of(index)) is not None
+
+
+def _index_of(path: Path) -> Path | None:
+    """The file that names the others of a slide (MRXS, VMS, VMU); None for a slide that is one file."""
+    if path.suffix.lower() == ".mrxs":
+        index = path.with_suffix("") / "Slidedat.ini"
+        return index if index.is_file() else None
+    with path.open("rb") as file:
+        # By its content, as OpenSlide knows it, whatever the name says.
+        return path if _VMS_GROUP in file.read(_INDEX_HEAD_BYTES) else None
+
+
+def _text_of(index: Path) -> bytes:
+    with index.open("rb") as file:
+        return file.read(_INDEX_MAX_BYTES)
+
+
+def _companions_of(path: Path, handle: openslide.OpenSlide) -> list[Path]:
+    """The files that a slide has beside the one that it is opened by, in an order that is the same everywhere."""
+    index = _index_of(path)
+    if index is not None:
+        named = {value.strip().decode("utf-8", "replace") for value in _VALUE.findall(_text_of(index))}
+        return [file for file in _files_in(index.parent) if file.name in named]
+    series = handle.properties.get("dicom.SeriesInstanceUID")
+    if series is None:
+        return []
+    heads = ((_dicom_head_of(file), file) for file in _files_in(path.parent))
+    # In the order of what they say of themselves: who copies DICOM files may give them other names.
+    return [file for _, file in sorted((head, file) for head, file in heads if series.encode() in head)]
+
+
+def _files_in(folder: Path) -> list[Path]:
+    with os.scandir(folder) as entries:
+        return sorted(Path(entry.path) for entry in entries if entry.is_file())
+
+
+def _dicom_head_of(file: Path) -> bytes:
+    """Where the UIDs of a DICOM file stand; nothing of other files, and of those not for us: OpenSlide passes both by."""
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(_DICOM_HEAD_BYTES)
+    except PermissionError:
+        return b""
+    return head if head[128:132] == b"DICM" else b""
+
+
+def _add_companions(digest: hashlib._Hash, files: list[Path]) -> None:
+    """Add their lengths, and as many samples as one file has, so that the time it takes does not grow with their number."""
+    if not files:
+        return
+    sizes = [file.stat().st_size for file in files]
+    digest.update(repr(sizes).encode())
+    for i in range(_SAMPLES):
+        place = max(0, sum(sizes) - _SAMPLE_BYTES) * i // (_SAMPLES - 1)
+        for file, size in zip(files, sizes, strict=True):
+            if place < size:
+                _add_sample(digest, file, place)
+                break
+            place -= size
+
+
+def _add_sample(digest: hashlib._Hash, path: Path, place: int) -> None:
+    with path.open("rb") as file:
+        file.seek(place)
+        digest.update(file.read(_SAMPLE_BYTES))
 
 
 def is_dicom_folder(path: Path) -> bool:

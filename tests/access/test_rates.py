@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from hepamap.access.errors import RateLimitedError
-from hepamap.access.rates import RateLimiter
+from hepamap.access.rates import RateLimiter, Recent, origin_of
 
 
 class Seconds:
@@ -53,3 +53,41 @@ def test_nought_means_no_limit() -> None:
     limiter = RateLimiter(0, clock=Seconds())
     for _ in range(1000):
         limiter.take("a")
+
+
+def test_who_has_used_up_a_minute_can_be_told_without_counting() -> None:
+    clock = Seconds()
+    limiter = RateLimiter(2, clock=clock)
+    limiter.take("a")
+    assert not limiter.exhausted("a")
+    limiter.take("a")
+    assert limiter.exhausted("a")
+    assert not limiter.exhausted("b")
+    clock.now = 30.0
+    assert not limiter.exhausted("a")
+    assert not RateLimiter(0).exhausted("a")
+
+
+def test_recent_secrets_are_bounded_and_can_be_forgotten() -> None:
+    recent = Recent(2)
+    for secret in ("a", "b", "a", "c"):
+        recent.add(secret)
+    assert ["a" in recent, "b" in recent, "c" in recent] == [True, False, True]
+    recent.forget("a")
+    recent.forget("never")
+    assert "a" not in recent
+
+
+@pytest.mark.parametrize(
+    ("address", "origin"),
+    [
+        ("10.1.2.3", "10.1.2.3"),
+        ("::ffff:10.1.2.3", "10.1.2.3"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff::1", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("unknown", "unknown"),
+    ],
+)
+def test_one_machine_is_one_origin(address: str, origin: str) -> None:
+    assert origin_of(address) == origin

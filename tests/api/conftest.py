@@ -31,6 +31,7 @@ with warnings.catch_warnings():
     from fastapi.testclient import TestClient
 
 MODEL = "tiny-5x"
+REQUEST_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
 class HalfAndHalf:
@@ -88,6 +89,7 @@ def settings(tmp_path: Path, root: Path, models_dir: Path) -> Settings:
         default_model=MODEL,
         slide_roots=(root,),
         embedded_worker=False,
+        ready_reuse_s=0,
         min_free_bytes=0,
         allowed_hosts=("testserver",),
         max_upload_bytes=2 * 1024**2,

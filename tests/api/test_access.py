@@ -6,24 +6,29 @@ import json
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import anyio
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import text
 from starlette.datastructures import URL
-from starlette.requests import HTTPConnection
+from starlette.requests import ClientDisconnect, HTTPConnection
+from starlette.types import Receive
+from structlog.testing import capture_logs
 
-from hepamap.access.audit import AuditTrail
+from hepamap.access.audit import AuditEvent, AuditTrail
 from hepamap.access.errors import UnprotectedError
 from hepamap.access.keys import KeyStore
-from hepamap.access.scopes import Scope
+from hepamap.access.scopes import Caller, Scope
 from hepamap.api.app import create_app
-from hepamap.api.security import PUBLIC
+from hepamap.api.noting import Notes, noting
+from hepamap.api.security import PUBLIC, AccessGate
 from hepamap.jobs.states import JobState
 from hepamap.settings import Settings
 from tests.access.provider import AUDIENCE, ISSUER, SigningKey
-from tests.api.conftest import post, services_of, work
+from tests.api.conftest import REQUEST_ID, post, services_of, work
 from tests.api.test_bad_input import check_problem
 
 ANALYSES = "/api/v1/analyses"
@@ -271,7 +276,29 @@ def test_guessing_is_slowed_down_and_keeps_nobody_out(guarded: Settings) -> None
         guesses = [client.get(ANALYSES, headers={"X-API-Key": "hm_guess"}).status_code for _ in range(4)]
         assert guesses == [401, 401, 429, 429]
         assert client.get(ANALYSES, headers=key_for(client, Scope.READ)).status_code == 200
-        assert [entry.event.status for entry in trail_of(client).entries()] == [401, 401, 200]
+        assert [entry.event.status for entry in trail_of(client).entries()] == [401, 200]
+
+
+def test_wrong_keys_without_end_cost_no_look_at_the_database(guarded: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[str] = []
+    caller_of = KeyStore.caller_of
+
+    def counted(store: KeyStore, secret: str) -> Caller:
+        looks.append(secret)
+        return caller_of(store, secret)
+
+    monkeypatch.setattr(KeyStore, "caller_of", counted)
+    with TestClient(create_app(guarded.model_copy(update={"requests_per_minute": 3}))) as client:
+        used, fresh = key_for(client, Scope.READ), key_for(client, Scope.READ)
+        assert client.get(ANALYSES, headers=used).status_code == 200
+        looks.clear()
+        guess = {"X-API-Key": f"hm_{'0' * 12}_{'x' * 43}"}
+        assert [client.get(ANALYSES, headers=guess).status_code for _ in range(5)] == [401] * 3 + [429] * 2
+        # A right key from the same address gets in, also one that was never used; one that was used, whatever the others do.
+        assert client.get(ANALYSES, headers=fresh).status_code == 200
+        assert {client.get(ANALYSES, headers=guess).status_code for _ in range(20)} == {429}
+        assert looks.count(guess["X-API-Key"]) <= 6
+        assert client.get(ANALYSES, headers=used).status_code == 200
 
 
 # ---- the audit trail -----------------------------------------------------------------------------------------------------
@@ -283,7 +310,7 @@ def test_what_is_done_and_what_is_read_is_written_down(closed: TestClient, slide
     analysis = post(closed, slide, identity={"accession": "S26-1234"})
     work(closed)
     own = analysis["links"]["self"]
-    closed.get(f"{own}/contours", headers={"X-Request-ID": "order-17"})
+    closed.get(f"{own}/contours", headers={"X-Request-ID": REQUEST_ID})
     closed.get("/api/v1/models")
     closed.delete(own)
     closed.get(own)
@@ -298,7 +325,7 @@ def test_what_is_done_and_what_is_read_is_written_down(closed: TestClient, slide
         (actor, "delete_analysis", 204, analysis["id"]),
         (actor, "get_analysis", 404, analysis["id"]),
     ]
-    assert trail_of(closed).page(after=2)[0].event.request_id == "order-17"
+    assert trail_of(closed).page(after=2)[0].event.request_id == REQUEST_ID
 
 
 def test_the_trail_names_the_slide_by_its_fingerprint_and_nothing_else(closed: TestClient, slide: Path) -> None:
@@ -343,12 +370,56 @@ def test_what_cannot_be_written_down_is_not_done(closed: TestClient, slide: Path
     assert [job.state for job in store.page().jobs] == [JobState.SUCCEEDED]
 
 
+def test_what_crashes_is_written_down(closed: TestClient, slide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError
+
+    closed.headers.update(key_for(closed, Scope.READ, Scope.ANALYSE))
+    monkeypatch.setattr(services_of(closed).store, "page", crash)
+    monkeypatch.setattr(services_of(closed).store, "submit", crash)
+    with capture_logs():
+        check_problem(closed.get(ANALYSES), 500, "internal_error")
+        assert closed.post(ANALYSES, json={"slide": {"path": str(slide)}}).status_code == 500
+    found = [(entry.event.action, entry.event.status) for entry in trail_of(closed).entries()]
+    assert found == [("list_analyses", 500), ("request.post", 102), ("create_analysis", 500)]
+
+
+def test_clients_that_vanish_are_written_down_once(closed: TestClient) -> None:
+    """One goes while its body is awaited, another amid its answer, which was written down when it began."""
+    app = cast(FastAPI, closed.app)
+
+    async def goes_before(_scope: Any, _receive: Any, _send: Any) -> None:
+        raise ClientDisconnect
+
+    async def goes_amid(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise ClientDisconnect
+
+    async def send(_message: Any) -> None:
+        pass
+
+    def ask(inner: Any) -> None:
+        headers = [(name.encode(), value.encode()) for name, value in (("host", "x"), *key.items())]
+        scope = {"type": "http", "app": app, "method": "POST", "path": ANALYSES, "headers": headers, "client": ("10.0.0.1", 1)}
+
+        async def go() -> None:
+            await AccessGate(inner, services_of(closed).settings)(scope, cast(Receive, None), send)
+
+        with pytest.raises(ClientDisconnect):
+            anyio.run(go)
+
+    key = {name.lower(): value for name, value in key_for(closed, Scope.ANALYSE).items()}
+    ask(goes_before)
+    ask(goes_amid)
+    assert [entry.event.status for entry in trail_of(closed).entries()] == [102, 499, 102, 200]
+
+
 def test_the_trail_over_rest(closed: TestClient) -> None:
-    admin = key_for(closed, Scope.ADMIN)
+    admin, reader = key_for(closed, Scope.ADMIN), key_for(closed, Scope.READ)
     for _ in range(3):
-        closed.get(ANALYSES)
+        closed.get(ANALYSES, headers=reader)
     page = closed.get("/api/v1/audit", params={"after": 1, "limit": 2}, headers=admin).json()
-    assert [(item["seq"], item["status"]) for item in page["items"]] == [(2, 401), (3, 401)]
+    assert [(item["seq"], item["status"]) for item in page["items"]] == [(2, 200), (3, 200)]
     assert page["head"] == f"3:{page['items'][1]['hash']}"
     assert trail_of(closed).verify().seq == 4
 
@@ -368,3 +439,51 @@ def test_what_anybody_can_send_without_end_does_not_fill_the_trail(guarded: Sett
         found += [client.get(ANALYSES, headers={**headers, "Host": "elsewhere"}).status_code]
         assert found == [200, 200, 429, 429, 421]
         assert [entry.event.status for entry in trail_of(client).page()] == [200, 200]
+
+
+def test_refusals_of_strangers_and_polls_are_counted(guarded: Settings, slide: Path) -> None:
+    with TestClient(create_app(guarded)) as client:
+        for number in range(5):
+            client.get(f"{ANALYSES}/{number}", headers={"X-API-Key": "hm_guess"})
+        client.get(ANALYSES, headers={"Origin": "https://evil.example"})
+        client.headers.update(key_for(client, Scope.READ, Scope.ANALYSE))
+        one, other = post(client, slide), post(client, slide, threshold=0.7)
+        work(client)
+        for _ in range(4):
+            tag = client.get(one["links"]["self"]).headers["etag"]
+        client.get(one["links"]["self"], headers={"If-None-Match": tag})
+        client.get(other["links"]["self"])
+        for _ in range(2):
+            client.get(one["links"]["contours"])
+        written = [(entry.event.action, entry.event.status, entry.event.object) for entry in trail_of(client).entries()]
+    refused, asked, looked = ("refused", 401, None), written[2:6], ("get_analysis", 200, one["id"])
+    assert written[:2] == [refused, ("refused", 403, None)]
+    assert [action for action, _, _ in asked] == ["request.post", "create_analysis"] * 2
+    contours = [("get_contours", 200, one["id"])] * 2
+    assert written[6:] == [looked, ("get_analysis", 304, one["id"]), ("get_analysis", 200, other["id"]), *contours]
+    # What was counted is written when the server stops.
+    trail = AuditTrail.open(guarded.database_path)
+    added = [entry.event for entry in trail.page(after=len(written))]
+    counted = [(event.action, event.status, event.object, event.request_id) for event in added]
+    assert counted == [("refused+4", 401, None, None), ("get_analysis+3", 200, one["id"], None)]
+    assert added[1].actor.startswith("key:")
+    assert trail.verify().seq == len(written) + 2
+    trail.close()
+
+
+def test_what_is_counted_is_written_each_minute(settings: Settings) -> None:
+    settings.data_dir.mkdir()
+    trail = AuditTrail.open(settings.database_path)
+    notes = Notes.of(trail)
+    for _ in range(3):
+        notes.append(AuditEvent("anonymous", "refused", 401), "10.0.0.1")
+
+    async def wait() -> None:
+        async with noting(notes, every_s=0.01):
+            with anyio.fail_after(10):
+                while trail.head().seq < 2:
+                    await anyio.sleep(0.01)
+
+    anyio.run(wait)
+    assert [entry.event.action for entry in trail.entries()] == ["refused", "refused+2"]
+    trail.close()

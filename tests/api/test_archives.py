@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import openslide
 import pytest
 from fastapi.testclient import TestClient
 from hypothesis import given
@@ -22,6 +24,7 @@ from hepamap.settings import Settings
 from tests.api.conftest import services_of, work
 from tests.api.test_bad_input import check_problem
 from tests.api.tus_client import append, begin, send_whole
+from tests.index_slides import INDEX, write_picture, write_vms
 
 MB = 1024**2
 
@@ -138,6 +141,18 @@ REFUSED: list[tuple[str, Callable[[], bytes], str]] = [
     ("cut", lambda: zipped(("a.svs", b"x" * 1000), method=zipfile.ZIP_STORED)[:-40], "archive_invalid"),
     ("empty", zipped, "archive_slide_unclear"),
     ("no slide", lambda: zipped(("notes.txt", b"x")), "archive_slide_unclear"),
+    ("VMS that reaches out", lambda: zipped(("s/a.vms", INDEX.format(overview="../b.jpg").encode())), "archive_unsafe"),
+    ("VMS by another name", lambda: zipped(("s/a.svs", INDEX.format(overview=r"..\b.jpg").encode())), "archive_unsafe"),
+    (
+        "VMU that reaches out",
+        lambda: zipped(("a.vmu", b"[Uncompressed Virtual Microscope Specimen]\nMap=a/../../b")),
+        "archive_unsafe",
+    ),
+    (
+        "MRXS that reaches out",
+        lambda: zipped(("a.mrxs", b""), ("a/Slidedat.ini", b"[DATAFILE]\nFILE_0 = ../../b")),
+        "archive_unsafe",
+    ),
     ("two slides", lambda: zipped(("a.svs", b"x"), ("b/c.ndpi", b"y")), "archive_slide_unclear"),
 ]
 STATUS = {"archive_too_large": 413}
@@ -199,6 +214,33 @@ def test_mrxs_goes_with_its_folder(tmp_path: Path) -> None:
     unpack(tmp_path / "a.zip", out, max_bytes=MB)
     assert slide_in(out) == out / "case" / "Slide 1.mrxs"
     assert all((out / name).read_bytes() == data for name, data in files)
+
+
+def test_openslide_alone_would_read_what_lies_outside(tmp_path: Path) -> None:
+    slide = write_vms(tmp_path / "slide", overview="../other.jpg")
+    write_picture(tmp_path / "other.jpg", (10, 200, 60))
+    with openslide.OpenSlide(str(slide)) as opened:
+        pixel = np.asarray(opened.read_region((0, 0), opened.level_count - 1, (1, 1)))[0, 0, :3]
+    assert np.abs(pixel.astype(int) - (60, 200, 10)).max() < 10
+
+
+def test_a_slide_that_reaches_out_of_its_folder_is_refused_whichever_way_it_comes(client: TestClient, root: Path) -> None:
+    slide = write_vms(root / "slide", overview="../other.jpg")
+    write_picture(root / "other.jpg", (10, 200, 60))
+    alone = {"file": ("slide.vms", slide.read_bytes())}
+    check_problem(client.post("/api/v1/analyses", files=alone), 422, "slide_damaged")
+    upload = send_whole(client, slide.read_bytes(), "slide.vms")
+    check_problem(client.post("/api/v1/analyses", json={"slide": {"upload": upload}}), 422, "slide_damaged")
+    check_problem(client.post("/api/v1/analyses", json={"slide": {"path": str(slide)}}), 422, "slide_damaged")
+    write_vms(root / "slide")
+    assert client.post("/api/v1/analyses", json={"slide": {"path": str(slide)}}).status_code == 202
+
+
+def test_a_vms_slide_in_a_zip_is_taken(client: TestClient, tmp_path: Path) -> None:
+    files = sorted(write_vms(tmp_path / "made").parent.iterdir())
+    data = zipped(*((f"case/{path.name}", path.read_bytes()) for path in files))
+    answer = client.post("/api/v1/analyses", json={"slide": {"upload": send_whole(client, data, "case.zip")}})
+    assert answer.status_code == 202, answer.text
 
 
 def test_names_with_backslashes_are_folders(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ import httpx
 import psutil
 import pytest
 from fastapi.testclient import TestClient
+from structlog.testing import capture_logs
 
 from hepamap.api.app import create_app
 from hepamap.api.routes.events import _events
@@ -234,6 +236,82 @@ def test_a_client_that_goes_does_not_take_the_answer_from_another(client: TestCl
         return found[0]
 
     assert anyio.run(wait) == job
+
+
+def test_a_look_that_crashes_leaves_nobody_waiting(client: TestClient, slide: Path) -> None:
+    job = some_job(client, slide)
+
+    def get(job_id: str) -> Job | None:
+        if job_id == "0":
+            raise ZeroDivisionError
+        return job
+
+    async def wait(watch: JobWatch) -> list[BaseException | Job | None]:
+        with anyio.fail_after(10):
+            looks = [watch.look(str(number % 2)) for number in range(4)]
+            return [*await asyncio.gather(*looks, return_exceptions=True), await watch.look("1")]
+
+    first, second, third, fourth, later = asyncio.run(wait(JobWatch(get, interval_s=0)))
+    assert [type(first), type(third)] == [ZeroDivisionError] * 2
+    assert second == fourth == later == job
+
+
+def test_a_round_that_crashes_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    async def wait() -> list[BaseException | Job | None]:
+        watch = JobWatch(lambda _: None, interval_s=0)
+        with monkeypatch.context() as patch, anyio.fail_after(10):
+            patch.setattr(watch, "_find", crash)
+            crashed = await asyncio.gather(*(watch.look(str(number)) for number in range(3)), return_exceptions=True)
+        return [*crashed, await watch.look("0")]
+
+    with capture_logs() as logs:
+        *crashed, later = asyncio.run(wait())
+    assert [type(error) for error in crashed] == [ZeroDivisionError] * 3
+    assert later is None
+    assert [entry["event"] for entry in logs] == ["look_crashed"]
+
+
+def test_a_slow_database_does_not_make_waiting_longer_nor_take_all_threads(client: TestClient, slide: Path) -> None:
+    job = some_job(client, slide)
+    freed = threading.Event()
+    looking = [0, 0]  # now, and at most
+
+    def get(_: str) -> Job | None:
+        looking[0] += 1
+        looking[1] = max(looking)
+        freed.wait(20)
+        looking[0] -= 1
+        return job
+
+    async def wait() -> list[Job]:
+        watch = JobWatch(get, interval_s=0)
+        try:
+            with anyio.fail_after(5):
+                waits = [watch.until_finished(replace(job, id=str(number)), 0.1 + number / 50) for number in range(20)]
+                return await asyncio.gather(*waits)
+        finally:
+            freed.set()
+
+    assert [found.id for found in asyncio.run(wait())] == [str(number) for number in range(20)]
+    assert looking[1] == 1
+
+
+def test_a_database_that_is_away_is_asked_once_in_a_round() -> None:
+    asked: list[str] = []
+
+    def get(job_id: str) -> Job | None:
+        asked.append(job_id)
+        raise JobStoreError("gone", cure="wait")
+
+    async def wait() -> list[BaseException | Job | None]:
+        watch = JobWatch(get, interval_s=0)
+        return await asyncio.gather(*(watch.look(str(number)) for number in range(50)), return_exceptions=True)
+
+    assert [type(error) for error in asyncio.run(wait())] == [JobStoreError] * 50
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from hepamap.api.app import create_app
 from hepamap.settings import Settings
-from tests.api.conftest import post, services_of, work
+from tests.api.conftest import REQUEST_ID, post, services_of, work
 
 ANALYSES = "/api/v1/analyses"
 
@@ -100,16 +100,16 @@ def test_not_ready_when_the_weights_are_damaged(settings: Settings, models_dir: 
 
 
 def test_the_request_id_goes_along_to_the_worker(client: TestClient, slide: Path) -> None:
-    client.headers["X-Request-ID"] = "order-17"
+    client.headers["X-Request-ID"] = REQUEST_ID
     post(client, slide)
     claimed = services_of(client).store.claim()
     assert claimed is not None
-    assert claimed.payload["request_id"] == "order-17"
+    assert claimed.payload["request_id"] == REQUEST_ID
 
 
 def test_the_log_has_routes_and_no_addresses(client: TestClient) -> None:
     with capture_logs() as logs:
-        client.get(f"{ANALYSES}/Jane-Doe", headers={"X-Request-ID": "order-17"})
+        client.get(f"{ANALYSES}/Jane-Doe", headers={"X-Request-ID": REQUEST_ID})
     (entry,) = [entry for entry in logs if entry["event"] == "request"]
     assert (entry["route"], entry["status"], entry["caller"]) == ("/api/v1/analyses/{analysis_id}", 404, "local")
     assert "Jane" not in str(logs)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from fastapi import FastAPI
@@ -21,12 +24,16 @@ from structlog.testing import capture_logs
 
 import hepamap
 from hepamap.api.app import create_app
+from hepamap.api.routes import health
+from hepamap.api.routes.health import Readiness
+from hepamap.api.schemas import ReadyAnswer
+from hepamap.api.services import Services
 from hepamap.jobs.errors import JobStoreError
 from hepamap.jobs.job import WorkerSeen
 from hepamap.operations.doctor import examine
 from hepamap.operations.findings import Level
 from hepamap.settings import Settings
-from tests.api.conftest import MODEL, services_of
+from tests.api.conftest import MODEL, REQUEST_ID, services_of
 from tests.api.test_bad_input import check_problem
 
 
@@ -47,6 +54,31 @@ def test_ready_when_there_is_a_worker(client: TestClient) -> None:
     assert time.perf_counter() - started < 0.1
     assert (after.status_code, after.json()["status"]) == (200, "ready")
     assert MODEL in after.json()["checks"]["models"]["detail"]
+
+
+def test_readiness_is_looked_at_once_however_many_ask(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[Services] = []
+    freed = threading.Event()
+
+    def look(services: Services) -> ReadyAnswer:
+        looks.append(services)
+        freed.wait(20)
+        return ReadyAnswer(status="ready", checks={})
+
+    async def ask(services: Services) -> list[ReadyAnswer]:
+        readiness = Readiness()
+        waiting = [asyncio.create_task(readiness.of(services)) for _ in range(100)]
+        await asyncio.sleep(0.05)
+        waiting.pop().cancel()
+        freed.set()
+        return [*await asyncio.gather(*waiting), await readiness.of(services)]
+
+    monkeypatch.setattr(health, "_look", look)
+    for reuse_s, count in ((60, 1), (0, 2)):
+        looks.clear()
+        services = cast(Services, SimpleNamespace(settings=settings.model_copy(update={"ready_reuse_s": reuse_s})))
+        assert len(asyncio.run(ask(services))) == 100
+        assert len(looks) == count
 
 
 def test_not_ready_where_no_worker_could_load_the_model(client: TestClient) -> None:
@@ -128,11 +160,28 @@ def test_the_example_of_the_openapi_document_is_a_request(client: TestClient) ->
     check_problem(client.post("/api/v1/analyses", json=example), 403, "slide_not_allowed")
 
 
-@pytest.mark.parametrize(("given", "kept"), [("order-17.a", True), ("x" * 65, False), ("a b", False)])
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("0E9A3C52-7f0b-4b5e-9a39-0c2a1f5f7d10", True),
+        ("4bf92f3577b34da6a3ce929d0e0e4736", True),
+        ("01ARZ3NDEKTSV4RRFFQ69G5FAV", True),
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", True),
+        # What might be the number of a case, or a name.
+        ("S26-1234", False),
+        ("2026001234567890", False),
+        ("DOE-JANE-1970", False),
+        ("order-17.a", False),
+        ("4bf92f3577b34da6a3ce929d0e0e4736-S26", False),
+        ("81ARZ3NDEKTSV4RRFFQ69G5FAV", False),
+        ("a b", False),
+    ],
+)
 def test_requests_have_an_id(client: TestClient, given: str, kept: bool) -> None:
     answered = client.get("/health/live", headers={"X-Request-ID": given}).headers["x-request-id"]
     assert (answered == given) is kept
-    assert len(answered) >= 10
+    assert given not in answered or kept
+    assert len(answered) >= 26
 
 
 def test_what_nobody_foresaw_is_logged_whole_and_answered_without_its_inside(app: FastAPI) -> None:
@@ -141,11 +190,11 @@ def test_what_nobody_foresaw_is_logged_whole_and_answered_without_its_inside(app
         raise ZeroDivisionError("secret of the inside")
 
     with capture_logs() as logs, TestClient(app) as client:
-        response = client.get("/broken", headers={"X-Request-ID": "order-17"})
+        response = client.get("/broken", headers={"X-Request-ID": REQUEST_ID})
     problem = check_problem(response, 500, "internal_error")
     assert "secret" not in response.text
-    assert problem["request_id"] == "order-17"
-    assert "order-17" in problem["cure"]
+    assert problem["request_id"] == REQUEST_ID
+    assert REQUEST_ID in problem["cure"]
     assert [entry["exc_info"] for entry in logs if entry["event"] == "request_crashed"] == [True]
 
 

@@ -78,6 +78,19 @@ def test_asking_again_mends_a_result_that_was_lost(client: TestClient, slide: Pa
     assert client.get(second["links"]["contours"]).status_code == 200
 
 
+def test_who_mistrusts_an_answer_has_it_computed_anew(client: TestClient, slide: Path) -> None:
+    first = post(client, slide)
+    work(client)
+    second, third = post(client, slide, recompute=True), post(client, slide, recompute=True)
+    assert (second["state"], second["request"]["recompute"]) == ("queued", True)
+    work(client)
+    assert services_of(client).store.claim() is None  # the third joined the second, which had not begun
+    assert len({result_folder(client, analysis) for analysis in (second, third)} - {result_folder(client, first)}) == 1
+    # Whoever asks from now on is answered by the new one; the old one is still there for who was told of it.
+    assert result_folder(client, post(client, slide)) == result_folder(client, second)
+    assert client.get(first["links"]["contours"]).status_code == 200
+
+
 def test_a_slide_that_is_uploaded_twice_is_kept_once(client: TestClient, slide_bytes: bytes) -> None:
     uploads = services_of(client).settings.uploads_dir
     first, second = (uploaded(client, slide_bytes).json() for _ in range(2))
@@ -89,6 +102,14 @@ def test_a_slide_that_is_uploaded_twice_is_kept_once(client: TestClient, slide_b
     assert get(client, second)["state"] == "succeeded"
     client.delete(second["links"]["self"])
     assert list(uploads.iterdir()) == []
+
+
+def test_a_slide_that_was_sent_serves_who_asked_by_a_path_that_has_gone(client: TestClient, slide: Path) -> None:
+    by_path, sent = post(client, slide), uploaded(client, slide.read_bytes()).json()
+    slide.unlink()
+    work(client)
+    assert services_of(client).store.claim() is None  # one computation for both
+    assert [get(client, analysis)["state"] for analysis in (by_path, sent)] == ["succeeded", "succeeded"]
 
 
 def test_a_marked_request_that_comes_again_is_the_same_analysis(client: TestClient, slide: Path) -> None:

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
+import json
 import os
 import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -14,7 +21,9 @@ from typing import Any
 import anyio
 import pytest
 from fastapi.testclient import TestClient
+from structlog.testing import capture_logs
 
+from hepamap.api import upload_slides
 from hepamap.api.app import create_app
 from hepamap.api.upload_errors import UploadLockedError
 from hepamap.api.upload_store import UploadStore
@@ -339,6 +348,144 @@ def test_a_crash_before_the_slide_was_made_costs_nothing(client: TestClient, sli
     opened.close()  # the offset is safe, and the process dies before it makes the slide
     assert offset_of(client, url) == len(slide_bytes)
     assert analyse(client, upload_id).status_code == 202
+
+
+def record_of(client: TestClient, upload: str) -> Path:
+    return services_of(client).settings.uploads_dir / upload / ".upload.json"
+
+
+def test_a_record_of_a_newer_version_is_read(client: TestClient, slide_bytes: bytes) -> None:
+    url = begin(client, len(slide_bytes))
+    record = record_of(client, url.rpartition("/")[2])
+    record.write_text(json.dumps({**json.loads(record.read_text()), "colour": "blue"}))
+    assert append(client, url, 0, slide_bytes).status_code == 204
+    assert analyse(client, url.rpartition("/")[2]).status_code == 202
+
+
+BAD_RECORDS: list[dict[str, Any] | str] = [
+    {"id": "x", "length": 1, "offset": 0, "expires_at": "2126-01-01T00:00:00+00:00"},
+    {"name": "x", "length": 1, "offset": 0},
+    {"id": "x", "name": "x", "length": 1, "offset": 0, "expires_at": "2126-01-01T00:00:00"},
+    {"id": "x", "name": "x", "length": 1, "offset": 0, "expires_at": 7},
+    {"id": "x", "name": "x", "length": "1", "offset": None, "expires_at": "2126-01-01T00:00:00+00:00"},
+    "[]",
+    "null",
+    '{"id": ',
+    "[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("content", BAD_RECORDS, ids=range(len(BAD_RECORDS)))
+def test_a_record_that_cannot_be_understood_holds_up_no_other(
+    client: TestClient, slide_bytes: bytes, content: dict[str, Any] | str
+) -> None:
+    bad, good = begin(client, 100, "patient.tif"), begin(client, len(slide_bytes))
+    record = record_of(client, bad.rpartition("/")[2])
+    record.write_text(content if isinstance(content, str) else json.dumps(content))
+    with capture_logs() as log:
+        assert append(client, good, 0, slide_bytes).status_code == 204
+        assert begin(client, 100)
+        assert client.post("/api/v1/analyses", files={"file": ("a.tif", slide_bytes)}).status_code == 202
+        check_problem(client.get(bad), 404, "upload_not_found")
+    told = [entry for entry in log if entry["event"] == "upload_record_not_understood"]
+    assert [entry["upload"] for entry in told] == [bad.rpartition("/")[2]]
+    assert "patient" not in str(log)
+
+
+def test_the_bytes_of_an_upload_whose_record_is_damaged_still_count(settings: Settings) -> None:
+    with TestClient(create_app(settings.model_copy(update={"upload_quota_bytes": 20_000}))) as client:
+        upload = send_whole(client, b"x" * 15_000)
+        record_of(client, upload).write_text("{}")
+        headers = {**TUS, "Upload-Length": "8000"}
+        check_problem(client.post(UPLOADS, headers=headers), 507, "upload_quota_exceeded")
+
+
+# ---- an upload that is taken and deleted in one moment -----------------------------------------------------------------
+
+
+@contextmanager
+def while_files_are_copied(monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], None]) -> Iterator[None]:
+    """Do something when the first file of a slide is given its second name."""
+    link, calls = upload_slides.link, []
+
+    def slow(source: str, target: str) -> str:
+        calls.append(source)
+        if len(calls) == 1:
+            meanwhile()
+        return link(source, target)
+
+    with monkeypatch.context() as patching:
+        patching.setattr(upload_slides, "link", slow)
+        yield
+    assert calls
+
+
+def test_an_upload_cannot_be_deleted_while_an_analysis_is_given_its_files(
+    client: TestClient, slide_bytes: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = send_whole(client, slide_bytes)
+    answers: list[Any] = []
+
+    def meanwhile() -> None:
+        answers.append(client.delete(f"{UPLOADS}/{upload}", headers=TUS))
+
+    with while_files_are_copied(monkeypatch, meanwhile):
+        asked = analyse(client, upload)
+    assert asked.status_code == 202, asked.text
+    check_problem(answers[0], 423, "upload_locked")
+    assert client.delete(f"{UPLOADS}/{upload}", headers=TUS).status_code == 204
+    work(client)
+    assert client.get(asked.json()["links"]["self"]).json()["state"] == "succeeded"
+
+
+def test_two_may_ask_about_one_upload_in_one_moment(
+    client: TestClient, slide_bytes: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = send_whole(client, slide_bytes)
+    statuses: list[int] = []
+    other = threading.Thread(target=lambda: statuses.append(analyse(client, upload, threshold=0.6).status_code))
+
+    def meanwhile() -> None:
+        other.start()
+        time.sleep(0.3)
+
+    with while_files_are_copied(monkeypatch, meanwhile):
+        statuses.append(analyse(client, upload).status_code)
+        other.join()
+    assert statuses == [202, 202]
+
+
+def test_files_that_cannot_be_copied_leave_nothing_half_made(
+    client: TestClient, slide_bytes: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = send_whole(client, slide_bytes)
+
+    def gone() -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with while_files_are_copied(monkeypatch, gone):
+        check_problem(analyse(client, upload), 507, "output_not_writable")
+    assert folders(client) == {upload}
+    assert analyse(client, upload).status_code == 202
+
+
+def test_an_upload_that_goes_is_not_found_by_who_takes_a_new_lock(
+    client: TestClient, slide_bytes: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = send_whole(client, slide_bytes)
+    rmtree = shutil.rmtree
+    answers: list[Any] = []
+
+    def slow(folder: Any, **others: Any) -> None:
+        if Path(folder).name == upload and not answers:
+            (Path(folder) / ".lock").unlink()  # as removing may begin with it
+            answers.append(analyse(client, upload))
+        rmtree(folder, **others)
+
+    monkeypatch.setattr(shutil, "rmtree", slow)
+    assert client.delete(f"{UPLOADS}/{upload}", headers=TUS).status_code == 204
+    check_problem(answers[0], 404, "upload_not_found")
+    assert folders(client) == set()
 
 
 def test_no_file_of_another_user_is_readable_by_an_upload(client: TestClient) -> None:

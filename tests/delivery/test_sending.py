@@ -210,8 +210,9 @@ def test_one_that_hangs_does_not_hold_up_another(secrets: Secrets, engine: Engin
         assert only(outbox.of_job("slow")).state is DeliveryState.PENDING
 
 
+@pytest.mark.parametrize("failure", [JobStoreError("gone", cure="wait"), ZeroDivisionError("not foreseen")])
 def test_a_database_that_goes_away_is_waited_for(
-    secrets: Secrets, engine: Engine, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+    secrets: Secrets, engine: Engine, outbox: Outbox, monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
     whole, failures = outbox.take, 2
 
@@ -219,7 +220,7 @@ def test_a_database_that_goes_away_is_waited_for(
         nonlocal failures
         if failures:
             failures -= 1
-            raise JobStoreError("gone", cure="wait")
+            raise failure
         return whole(limit)
 
     monkeypatch.setattr(outbox, "take", take)

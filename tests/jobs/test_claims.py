@@ -7,12 +7,15 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.orm import Session
 
 from hepamap.jobs.job import JobProgress, WorkerSeen
 from hepamap.jobs.states import JobState
 from hepamap.jobs.store import JobStore
 from tests.clock import Clock
 from tests.jobs.questions import FAILURE, RESULT, add, claimed, now, work_now
+from tests.postgres import Postgres
 
 
 def test_nothing_is_claimed_from_an_empty_queue(store: JobStore) -> None:
@@ -95,6 +98,32 @@ def test_recovery_gives_up_after_the_last_attempt(store: JobStore) -> None:
     assert failure.code == "worker_lost"
 
 
+def test_a_start_that_has_stored_something_is_not_in_vain(store: JobStore) -> None:
+    job = add(store)
+    for _ in range(5):
+        store.beat(claimed(store), JobProgress(1, 2, "classifying"), kept=True)
+        (settled,) = store.recover(attempts_max=2)
+        assert settled.state is JobState.QUEUED
+    # The count begins anew; progress alone, which goes with the start, does not move it.
+    for state in (JobState.QUEUED, JobState.FAILED):
+        store.beat(claimed(store), JobProgress(2, 2, "classifying"))
+        (settled,) = store.recover(attempts_max=2)
+        assert settled.state is state
+    assert work_now(store, job).attempts == 7
+
+
+def test_one_that_is_handed_back_is_not_in_vain(store: JobStore) -> None:
+    add(store)
+    for kept in (True, False, False):
+        work = claimed(store)
+        store.beat(work, JobProgress(1, 2, "classifying"), kept=kept)
+        assert store.hand_back(work)
+    for state in (JobState.QUEUED, JobState.FAILED):
+        claimed(store)
+        (settled,) = store.recover(attempts_max=2)
+        assert settled.state is state
+
+
 def test_one_that_kills_its_workers_does_not_block_the_queue(store: JobStore) -> None:
     add(store)
     following = add(store)
@@ -136,6 +165,28 @@ def test_workers_are_seen_until_they_fall_silent(store: JobStore, clock: Clock) 
     assert [worker.id for worker in store.workers(silent_for_s=60)] == ["b"]
     clock.advance(50)
     assert store.workers(silent_for_s=60) == ()
+
+
+def test_a_worker_that_is_taken_off_the_list_as_it_speaks_is_put_on_again(postgres: Postgres, clock: Clock) -> None:
+    """Another one takes it for dead between its look at the row and its change of it; SQLite's writers wait for each other."""
+    store = JobStore.open(postgres.new_database(), clock=clock)
+    at = clock()
+    seen = WorkerSeen("a", "host", 17, at, at)
+    store.report_worker(seen)
+    removals = [lambda: store.forget_workers(silent_for_s=60, worker_id="a")]
+
+    def remove_once(_session: object, _context: object, _instances: object) -> None:
+        while removals:
+            removals.pop()()
+
+    event.listen(Session, "before_flush", remove_once)
+    try:
+        clock.advance(1)
+        store.report_worker(seen)
+    finally:
+        event.remove(Session, "before_flush", remove_once)
+    assert [worker.id for worker in store.workers(silent_for_s=60)] == ["a"]
+    store.close()
 
 
 @pytest.mark.parametrize("claimers", [4])

@@ -5,13 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import pytest
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from hepamap.errors import CancelledError
 from hepamap.jobs import queue
+from hepamap.jobs.errors import JobStoreError
 from hepamap.jobs.job import Computation, JobResult
 from hepamap.jobs.queue import Polling, Procrastinate, source_of
 from hepamap.jobs.runner import JobContext, JobHandler, JobRunner, RunnerLimits
@@ -152,6 +155,56 @@ def test_a_worker_that_stops_hands_its_computation_to_the_next(store: JobStore) 
     assert now(store, job).state is JobState.QUEUED
     with working(store, at_once):
         wait_for(lambda: now(store, job).state is JobState.SUCCEEDED, PATIENCE_S)
+
+
+@contextmanager
+def dying_before_the_entry(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """PostgreSQL dies before the next entry is written, and comes back a moment later."""
+    app, back = queue._deferring_app(), threading.Timer(0.5, postgres.start)
+
+    class Dying:
+        def configure_task(self, *names: str, **options: Any) -> Any:
+            monkeypatch.undo()
+            postgres.stop()
+            back.start()
+            return app.configure_task(*names, **options)
+
+    monkeypatch.setattr(queue, "_deferring_app", Dying)
+    yield
+    back.join()
+
+
+def test_a_database_that_dies_before_the_entry_is_written_does_not_answer(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = JobStore.open(postgres.new_database())
+    with dying_before_the_entry(postgres, monkeypatch), pytest.raises(JobStoreError, match="does not answer") as caught:
+        add(store, key="again")
+    assert "ConnectorException" not in caught.value.because
+    job = add(store, key="again")
+    assert [found.id for found in store.page().jobs] == [job.id]
+    store.close()
+
+
+def test_what_is_handed_back_while_the_database_dies_is_handed_back_all_the_same(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = JobStore.open(postgres.new_database())
+    begun = threading.Event()
+
+    def patient(work: Computation, context: JobContext) -> JobResult:
+        begun.set()
+        while not context.cancelled():
+            time.sleep(0.01)
+        raise CancelledError
+
+    job = add(store)
+    with ExitStack() as stack, capture_logs() as logs, working(store, patient):
+        assert begun.wait(PATIENCE_S)
+        stack.enter_context(dying_before_the_entry(postgres, monkeypatch))
+    assert now(store, job).state is JobState.QUEUED
+    assert [entry["job"] for entry in logs if entry["event"] == "job_handed_back"] == [job.computation_id]
+    store.close()
 
 
 def test_a_database_that_goes_away_costs_neither_what_runs_nor_what_waits(postgres: Postgres) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.orm.exc import StaleDataError
 from structlog.testing import capture_logs
 
 from hepamap.errors import CancelledError, SlideDamagedError
@@ -189,3 +190,28 @@ def test_a_job_that_was_given_away_is_left_alone(store: JobStore) -> None:
 def test_a_worker_says_what_keeps_it_from_working(store: JobStore) -> None:
     with running(store, until_cancelled, trouble=lambda: "no memory"):
         wait_for(lambda: [seen.trouble for seen in store.workers(silent_for_s=60.0)] == ["no memory"])
+
+
+def test_nothing_that_goes_wrong_ends_the_pulse(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither in the sign of life of the worker nor in that of its job: it still hears of a cancel."""
+    job = add(store)
+    report_worker, beat = store.report_worker, store.beat
+    surprises: list[Exception] = [StaleDataError("gone"), ZeroDivisionError("odd")]
+
+    def surprising(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*values: Any, **options: Any) -> Any:
+            if surprises and now(store, job).state is JobState.RUNNING:
+                raise surprises.pop()
+            return method(*values, **options)
+
+        return call
+
+    monkeypatch.setattr(store, "report_worker", surprising(report_worker))
+    monkeypatch.setattr(store, "beat", surprising(beat))
+    with capture_logs() as logs, running(store, until_cancelled):
+        wait_for(lambda: not surprises)
+        wait_for(lambda: now(store, job).progress == JobProgress(1, 4, "classifying"))
+        assert len(store.workers(silent_for_s=5)) == 1
+        store.request_cancel(job.id)
+        wait_for(lambda: work_now(store, job).state is JobState.CANCELLED)
+    assert [entry["log_level"] for entry in logs if entry["event"] == "job_pulse_crashed"] == ["error", "error"]

@@ -83,6 +83,7 @@ def test_keys_from_the_command_line_open_the_server_on_every_address(
     assert hepamap(public, "keys", "revoke", key_id).returncode == 0
     assert server.http.get("/api/v1/analyses").json()["code"] == "credentials_invalid"
     assert made.stdout.strip() not in server.log.read_text()
+    server.stop()  # writes down what it has counted
     trail = hepamap(public, "audit", "verify")
     assert "whole: 8 entries" in trail.stdout
     head = trail.stdout.splitlines()[-1]

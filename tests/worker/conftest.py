@@ -53,7 +53,8 @@ class Server:
     def __init__(self, settings: Settings, command: list[str], log: Path) -> None:
         self.settings = settings
         self.log = log
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{settings.port}", timeout=10)
+        # The first question waits for the processes that look at slides, which takes long where all cores are busy.
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{settings.port}", timeout=60)
         with log.open("ab") as file:
             self.process = subprocess.Popen(command, env={**os.environ, **settings.environment()}, stderr=file, stdout=file)
 

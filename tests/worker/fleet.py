@@ -45,8 +45,6 @@ def fleet_settings(folder: Path, database_url: str = "") -> Settings:
         database_url=database_url,
         worker_beat_s=0.2,
         worker_stale_s=3.0,
-        # Chance may kill the worker of one job again and again; here that is not the job's fault.
-        worker_attempts_max=50,
     )
 
 

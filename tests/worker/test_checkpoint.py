@@ -33,6 +33,16 @@ def test_what_was_not_stored_is_not_there(tmp_path: Path) -> None:
     assert checkpoint.load("r1") is None
 
 
+def test_each_piece_that_was_not_there_is_told_of_once(tmp_path: Path) -> None:
+    told: list[str] = []
+    checkpoint = FolderCheckpoint(tmp_path, KEY, lambda: told.append("kept"))
+    checkpoint.store("r0", PIECE)
+    checkpoint.store("r1", PIECE)
+    assert told == ["kept"] * 2
+    checkpoint.store("r1", PIECE)
+    assert told == ["kept"] * 2
+
+
 def test_another_question_never_reads_it(tmp_path: Path) -> None:
     FolderCheckpoint(tmp_path, KEY).store("r0", PIECE)
     assert FolderCheckpoint(tmp_path, "b" * 64).load("r0") is None

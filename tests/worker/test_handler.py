@@ -5,7 +5,10 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from hepamap.detection import DetectionRequest, Detector
+from hepamap.errors import CancelledError
 from hepamap.jobs.job import Question
 from hepamap.jobs.runner import JobContext
 from hepamap.jobs.store import JobStore
@@ -53,3 +56,22 @@ def test_one_model_is_in_memory(tmp_path: Path) -> None:
     assert detector.predictor(packs[0]) is first
     detector.predictor(packs[1])
     assert detector.predictor(packs[0]) is not first
+
+
+@pytest.mark.parametrize("stage", ["loading the model", "writing"])
+def test_a_cancel_is_heard_before_what_cannot_be_interrupted(settings: Settings, slide: Path, tmp_path: Path, stage: str) -> None:
+    write_network_pack(settings.models_dir, "whole-5x", bias=(0.0, 2.0))
+    detector = Detector(settings.models_dir)
+    handler = DetectionHandler(detector, settings.results_dir, settings.scratch_dir)
+    detection = DetectionRequest(slide, model="whole-5x", stride_m=64).to_json()
+    seen: list[str] = []
+    context = JobContext(report=lambda progress: seen.append(progress.stage), cancelled=lambda: seen[-1] == stage)
+    with closing(JobStore.open(tmp_path / "jobs.sqlite3")) as store:
+        store.submit(Question(kind="analysis", key="k", work={"detection": detection}, payload={}))
+        work = store.claim()
+    assert work is not None
+    with pytest.raises(CancelledError):
+        handler(work, context)
+    assert seen[-1] == stage
+    assert (detector._loaded is None) == (stage == "loading the model")
+    assert not settings.results_dir.exists() or not list(settings.results_dir.iterdir())

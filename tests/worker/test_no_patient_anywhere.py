@@ -28,7 +28,10 @@ def test_marks_of_a_patient_are_in_the_answer_alone(start: ServerFactory, settin
     with receiving(200) as receiver:
         told = settings.model_copy(update={"audit": True, "callback_allow": ("127.0.0.0/8",)})
         server = start(told, [sys.executable, "-c", SERVER, str(WORKER)])
-        good = server.post(named, identity=IDENTITY, callback={"url": receiver.url})
+        # As a LIS may do that knows no other id.
+        server.http.headers["X-Request-ID"] = "MARK-S26-1234"
+        hook = f"http://127.0.0.1:{receiver.port}/hook/MARK-PATH?token=MARK-QUERY"
+        good = server.post(named, identity=IDENTITY, callback={"url": hook})
         wait_for(lambda: server.get(good)["finished_at"], 60)
         own = good["links"]
         # It is damaged between the question and the work: the worker's error names the file.
@@ -56,9 +59,13 @@ def test_marks_of_a_patient_are_in_the_answer_alone(start: ServerFactory, settin
         assert failed.status_code == 503
         server.stop()
     log = server.log.read_text()
+    # The address is what its client gave; the rest of the request is what the server tells.
+    ((called, *told_there),) = receiver.requests
+    assert called == "/hook/MARK-PATH?token=MARK-QUERY"
+    assert '"event": "callback"' in log
     assert "job_failed" in log
     assert "OperationalError" in log
     assert trail.count("create_analysis") >= 2
     assert "hepamap_analyses_finished_total" in metrics
-    for place in (log, metrics, trail, failed.text, json.dumps(own), str(receiver.requests)):
+    for place in (log, metrics, trail, failed.text, json.dumps(own), str(told_there)):
         assert "MARK" not in place, place[max(0, place.index("MARK") - 500) :][:900]

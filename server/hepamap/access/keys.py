@@ -33,6 +33,11 @@ _UNKNOWN = "The API key is not one of this server, or it has been revoked."
 _ASK = "Ask the operator for a new key (hepamap keys create)."
 
 
+def may_be_key(secret: str) -> bool:
+    """Whether it has the form of a key; what has not is refused without a look at the database."""
+    return _FORM.fullmatch(secret) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class ApiKey:
     """An API key without its secret. All times are UTC."""

@@ -20,6 +20,7 @@ from hepamap.api.children import outline_children, slide_children
 from hepamap.api.errors import install_handlers
 from hepamap.api.metrics import RequestMetrics
 from hepamap.api.middleware import RequestFrame
+from hepamap.api.noting import noting
 from hepamap.api.routes import (
     analyses,
     audit,
@@ -87,10 +88,11 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] = WORKER_COM
             closing(outline_children()) as geometers,
         ):
             app.state.services = Services(settings, store, JobWatch(store.get), readers, geometers)
-            app.state.access = Access.of(settings, store.engine)
+            app.state.access = access = Access.of(settings, store.engine)
+            trail = None if access.notes is None else access.notes.trail
             supervisor = _start_worker(settings, worker_command)
             try:
-                async with delivering(app.state.services), tidying(store, keeping_of(settings), app.state.access.trail):
+                async with delivering(app.state.services), noting(access.notes), tidying(store, keeping_of(settings), trail):
                     yield
             finally:
                 if supervisor is not None:

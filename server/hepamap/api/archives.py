@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from hepamap.api.upload_errors import ArchiveError, ArchiveSlideError, ArchiveTooLargeError, ArchiveUnsafeError
-from hepamap.slide_files import is_dicom_folder, looks_like_slide
+from hepamap.slide_files import is_dicom_folder, leads_out, looks_like_slide
 
 _MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 _MAX_ENTRIES = 100_000
@@ -92,9 +92,15 @@ def slide_in(folder: Path) -> Path:
 
     Raises:
         ArchiveSlideError: there is none, or more than one.
+        ArchiveUnsafeError: it reaches for files outside its folder.
     """
     found = list(_slides_in(folder))
     if len(found) == 1:
+        if found[0].is_file() and leads_out(found[0]):
+            raise ArchiveUnsafeError(
+                "The slide in the zip names files that are not in its folder.",
+                cure="Pack all files of the slide as the scanner wrote them.",
+            )
         return found[0]
     if not found:
         raise ArchiveSlideError(

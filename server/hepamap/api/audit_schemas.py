@@ -17,14 +17,16 @@ class AuditEntryAnswer(Answer):
         description="`key:<id>`, `oidc:<subject>`, `cli:<account>`, `local` or `anonymous`.", examples=["key:9f2c01ab77de"]
     )
     action: str = Field(
-        description="Name of the operation or command; `refused` where the gate let nobody through.", examples=["get_contours"]
+        description="Name of the operation or command; `refused` where the gate let nobody through. With `+37`: so many "
+        "more like the one before, counted for a minute.",
+        examples=["get_contours"],
     )
     status: int = Field(description="HTTP status of the answer.", examples=[200])
     object: str | None = Field(
         description="Id of the analysis, upload, verdict or key.", examples=["5f0c2b0e-6a55-4c0a-9d0b-0f0f5f3f9a11"]
     )
     slide: str | None = Field(description="Fingerprint of the slide, where an analysis is asked for.", examples=[None])
-    request_id: str | None = Field(description="X-Request-ID of the answer.", examples=["order-17"])
+    request_id: str | None = Field(description="X-Request-ID of the answer.", examples=["4bf92f3577b34da6a3ce929d0e0e4736"])
     hash: str = Field(description="SHA-256 over the hash of the entry before and this entry.", examples=["9b74c9897bac770f…"])
 
 

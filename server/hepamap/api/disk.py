@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from hepamap.errors import OutputNotWritableError
 
@@ -33,3 +35,16 @@ def disk_failure(error: OSError) -> OutputNotWritableError:
     return OutputNotWritableError(
         "The server cannot write to its data folder.", cure="Ask the operator to look at the server's data folder."
     )
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """Tell what the system refuses as what a client is told.
+
+    Raises:
+        OutputNotWritableError: the disk is full, or cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise disk_failure(error) from error

@@ -21,7 +21,14 @@ from hepamap.api.views import API_PREFIX
 
 _log = structlog.stdlib.get_logger(__name__)
 
-_USABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+# Only what machines make (UUIDs, with dashes and without, ULIDs, traceparents): the id goes into logs, the audit trail and jobs,
+# and anything else might be an accession number.
+_USABLE_ID = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{32}"
+    r"|[0-7][0-9a-hjkmnp-tv-z]{25}"
+    r"|[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}",
+    re.IGNORECASE | re.ASCII,
+)
 
 
 class RequestFrame:
@@ -109,6 +116,6 @@ def request_id_of(scope: Scope) -> str | None:
 
 
 def _usable_request_id(scope: Scope) -> str:
-    """The caller's own id where it is harmless in a log, else a new one."""
+    """The caller's own id where it can be nothing else than one, else a new one."""
     given = Headers(scope=scope).get("x-request-id", "")
     return given if _USABLE_ID.fullmatch(given) else str(uuid.uuid4())

@@ -155,6 +155,12 @@ class AnalysisRequest(RequestBody):
         description="Higher comes first; within one priority, age decides. Left out: 10 for a region, 0 for a whole slide.",
         examples=[0],
     )
+    recompute: bool = Field(
+        default=False,
+        description="Compute anew what was computed before, for a slide that is believed to be other than it was; what others "
+        "were answered stays. What waits or runs is still joined.",
+        examples=[False],
+    )
 
 
 class ProgressAnswer(Answer):

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from sqlalchemy import Engine
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hepamap.access import scopes
@@ -24,12 +24,13 @@ from hepamap.access.errors import (
     RateLimitedError,
     ScopeMissingError,
 )
-from hepamap.access.keys import PREFIX, KeyStore
-from hepamap.access.rates import RateLimiter
+from hepamap.access.keys import PREFIX, KeyStore, may_be_key
+from hepamap.access.rates import RateLimiter, Recent, origin_of
 from hepamap.access.scopes import ANONYMOUS, LOCAL, Caller
 from hepamap.access.tokens import TokenRules, TokenVerifier
 from hepamap.api.errors import HostNotAllowedError, OriginNotAllowedError, answer_foreseen
 from hepamap.api.middleware import request_id_of
+from hepamap.api.noting import Notes
 from hepamap.api.views import API_PREFIX
 from hepamap.errors import HepamapError
 from hepamap.settings import Settings
@@ -37,6 +38,8 @@ from hepamap.settings import Settings
 PUBLIC = frozenset({"/health/live", "/health/ready", "/version", "/qupath/", "/qupath/hepamap.groovy"})
 """What anybody may ask: load balancers, and QuPath before it has a key. What is for QuPath is under the prefix of the API too."""
 METRICS = "/metrics"
+CLIENT_GONE = 499
+"""In the audit trail, as nginx has it: the client went away before there was an answer."""
 
 _PUBLIC_TOO = frozenset(API_PREFIX + path for path in PUBLIC if path.startswith("/qupath/"))
 _OWN_NAMES = ("localhost", "127.0.0.1", "[::1]")
@@ -68,8 +71,10 @@ class Access:
     keys: KeyStore | None
     """None: nobody is asked for credentials."""
     tokens: TokenVerifier | None
-    trail: AuditTrail | None
+    notes: Notes | None
     limiter: RateLimiter
+    known: Recent = field(default_factory=Recent)
+    """Credentials that were right lately."""
 
     @classmethod
     def of(cls, settings: Settings, engine: Engine) -> Access:
@@ -78,7 +83,7 @@ class Access:
         return cls(
             keys=KeyStore(engine) if asked else None,
             tokens=TokenVerifier(_token_rules(settings)) if asked and settings.oidc_issuer else None,
-            trail=AuditTrail(engine) if asked or settings.audit else None,
+            notes=Notes.of(AuditTrail(engine)) if asked or settings.audit else None,
             limiter=RateLimiter(settings.requests_per_minute if asked else 0),
         )
 
@@ -91,13 +96,27 @@ class Access:
         """
         if self.keys is None:
             return LOCAL
+        origin = origin_of(address)
+        self._spare_the_database(credentials, origin)
         try:
             caller = self._caller(credentials, self.keys)
         except CredentialsError:
-            self.limiter.take(f"address:{address}")
+            self.known.forget(credentials or "")
+            self.limiter.take(f"address:{origin}")
             raise
+        self.known.add(credentials or "")
         self.limiter.take(caller.id)
         return caller
+
+    def _spare_the_database(self, credentials: str | None, origin: str) -> None:
+        """Where an address sends wrong credentials all the time, look up only so many more that were not right lately.
+
+        Not none at all: behind the same address may be somebody with a right key that has not been used before.
+        """
+        if credentials is None or credentials in self.known or not self.limiter.exhausted(f"address:{origin}"):
+            return
+        if may_be_key(credentials) or (self.tokens is not None and not credentials.startswith(PREFIX)):
+            self.limiter.take(f"lookup:{origin}")
 
     def _caller(self, credentials: str | None, keys: KeyStore) -> Caller:
         if credentials is None:
@@ -145,13 +164,19 @@ class AccessGate:
             await self._refuse(request, error, caller, access, send, receive)
             return
         scope["state"]["caller"] = caller.id
-        trail = access.trail
-        if trail is None or demanded is None or not scope["path"].startswith(f"{API_PREFIX}/"):
+        notes = access.notes
+        if notes is None or demanded is None or not scope["path"].startswith(f"{API_PREFIX}/"):
             await self._app(scope, receive, send)
             return
-        witness = _Witness(request, caller, trail, send)
-        if request.method in _READING or await witness.saw_it_begin():
+        witness = _Witness(request, caller, notes, send)
+        if request.method not in _READING and not await witness.saw_it_begin():
+            return
+        try:
             await self._app(scope, receive, witness)
+        except Exception as error:
+            # It is answered further out, past the witness.
+            await witness.saw_it_fail(error)
+            raise
 
     def _require_same_site(self, headers: Headers) -> None:
         """Keep web pages out: a browser sends them here with its user's reach, but says whose page it is."""
@@ -171,8 +196,7 @@ class AccessGate:
     async def _admit(self, request: Request, access: Access) -> Caller:
         if access.keys is None:
             return LOCAL
-        address = request.client.host if request.client else "unknown"
-        return await run_in_threadpool(access.admit, _credentials(request.headers), address)
+        return await run_in_threadpool(access.admit, _credentials(request.headers), _address_of(request))
 
     async def _refuse(
         self, request: Request, error: HepamapError, caller: Caller, access: Access, send: Send, receive: Receive
@@ -185,8 +209,8 @@ class AccessGate:
             response.headers["WWW-Authenticate"] = f'Bearer realm="hepamap"{detail}'
         if isinstance(error, ScopeMissingError):
             response.headers["WWW-Authenticate"] = 'Bearer realm="hepamap", error="insufficient_scope"'
-        if access.trail is not None and response.status_code in _REFUSED:
-            send = _Witness(request, caller, access.trail, send)
+        if access.notes is not None and response.status_code in _REFUSED:
+            send = _Witness(request, caller, access.notes, send)
         await response(request.scope, receive, send)
 
 
@@ -197,33 +221,44 @@ class _Witness:
     done: else a server that is killed in between would leave a change that nobody made.
     """
 
-    def __init__(self, request: Request, caller: Caller, trail: AuditTrail, send: Send) -> None:
+    def __init__(self, request: Request, caller: Caller, notes: Notes, send: Send) -> None:
         self._request = request
         self._caller = caller
-        self._trail = trail
+        self._notes = notes
         self._send = send
         self._failed = False
+        self._answered = False
 
     async def saw_it_begin(self) -> bool:
         """Write down that the request was made; where that fails it is answered, and must go no further."""
         await self._append(self._event(f"request.{self._request.method.lower()}", HTTPStatus.PROCESSING))
         return not self._failed
 
+    async def saw_it_fail(self, error: Exception) -> None:
+        """Write down that a request has ended without an answer of its own: it crashed, or its client has gone."""
+        if not self._answered:
+            status = CLIENT_GONE if isinstance(error, ClientDisconnect) else HTTPStatus.INTERNAL_SERVER_ERROR
+            await self._append(self._event(self._action(), status))
+
     async def __call__(self, message: Message) -> None:
         """Pass on a part of the answer."""
         if message["type"] == "http.response.start":
+            self._answered = True
             created = Headers(raw=message["headers"]).get("location") if message["status"] in _CREATED else None
-            action = getattr(self._request.scope.get("route"), "name", "refused")
-            await self._append(self._event(action, int(message["status"]), created))
+            await self._append(self._event(self._action(), int(message["status"]), created))
         if not self._failed:
             await self._send(message)
 
     async def _append(self, event: AuditEvent) -> None:
         try:
-            await run_in_threadpool(self._trail.append, event)
+            await run_in_threadpool(self._notes.append, event, _address_of(self._request))
         except HepamapError as error:
             self._failed = True
             await answer_foreseen(self._request, error)(self._request.scope, self._request.receive, self._send)
+
+    def _action(self) -> str:
+        name: str = getattr(self._request.scope.get("route"), "name", "refused")
+        return name
 
     def _event(self, action: str, status: int, created: str | None = None) -> AuditEvent:
         request = self._request
@@ -245,6 +280,10 @@ def _require_scope(caller: Caller, demanded: scopes.Scope) -> None:
             f"This call needs the scope {demanded.value!r}, which the caller does not have.",
             cure="Use a key that has it; the operator makes keys (hepamap keys create --scope …).",
         )
+
+
+def _address_of(request: Request) -> str:
+    return request.client.host if request.client else "unknown"
 
 
 def _credentials(headers: Headers) -> str | None:

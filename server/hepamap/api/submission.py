@@ -90,7 +90,9 @@ def _submit(received: Received, services: Services, idempotency_key: str | None,
         priority=_priority(request),
         upload=None if received.folder is None else received.folder.name,
     )
-    return services.store.submit(question, idempotency=idempotency, usable=lambda result: _is_stored(result, services))
+    return services.store.submit(
+        question, idempotency=idempotency, usable=lambda result: not request.recompute and _is_stored(result, services)
+    )
 
 
 def _is_stored(result: JobResult, services: Services) -> bool:

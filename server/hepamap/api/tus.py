@@ -15,7 +15,7 @@ from fastapi.routing import APIRoute
 from hepamap.api.checksums import ALGORITHMS
 from hepamap.api.errors import UnsupportedMediaTypeError, answer_foreseen
 from hepamap.api.upload_errors import TusVersionError, UploadRequestError
-from hepamap.api.upload_store import Upload
+from hepamap.api.upload_records import Upload
 from hepamap.errors import HepamapError
 
 VERSION = "1.0.0"

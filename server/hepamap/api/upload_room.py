@@ -11,6 +11,7 @@ from pathlib import Path
 from hepamap.api.disk import disk_full
 from hepamap.api.errors import UploadTooLargeError
 from hepamap.api.upload_errors import UploadQuotaError
+from hepamap.folders import make_folder
 
 CHECK_EVERY_BYTES = 64 * 1024**2
 """By how much an upload may overstep what there is room for."""
@@ -42,7 +43,7 @@ def require_room(limits: UploadLimits, announced: int, *, promised: int = 0) -> 
         UploadQuotaError: all uploads together would be too large.
         OutputNotWritableError: the disk would be too full.
     """
-    limits.folder.mkdir(parents=True, exist_ok=True)
+    make_folder(limits.folder)
     if shutil.disk_usage(limits.folder).free - promised - announced < limits.min_free_bytes:
         raise disk_full()
     if limits.quota_bytes and used_bytes(limits.folder) + promised + announced > limits.quota_bytes:

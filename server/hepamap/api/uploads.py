@@ -22,7 +22,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from hepamap.api.archives import is_archive, slide_in, unpack
-from hepamap.api.disk import disk_failure
+from hepamap.api.disk import writing
 from hepamap.api.errors import (
     RequestInvalidError,
     RequestTooLargeError,
@@ -31,6 +31,7 @@ from hepamap.api.errors import (
 from hepamap.api.file_names import safe_name
 from hepamap.api.upload_room import RoomWatch, require_room, upload_too_large
 from hepamap.api.upload_store import UploadStore
+from hepamap.folders import make_folder, sync_tree
 
 # Written in pieces of this size, each by a thread, so that a slow disk never holds up other requests.
 PIECE_BYTES = 1024**2
@@ -175,11 +176,10 @@ class _Parts:
     def feed(self, piece: bytes) -> None:
         """Take the next bytes of the body."""
         try:
-            self._parser.write(piece)
+            with writing():
+                self._parser.write(piece)
         except MultipartParseError as error:
             raise _broken() from error
-        except OSError as error:
-            raise disk_failure(error) from error
 
     def finish(self) -> Received:
         """What the whole body said."""
@@ -191,21 +191,23 @@ class _Parts:
                 cure="Add the slide as the part `file`, with a file name; or send JSON with the path of a slide.",
             )
         self._room.look()
-        return Received(bytes(self._json) or b"{}", self._unpacked(self._slide), self._slide.parent)
+        folder = self._slide.parent
+        with writing():
+            slide = self._unpacked(self._slide)
+            # The client is told that its slide is here, and may throw away its own.
+            sync_tree(folder)
+        return Received(bytes(self._json) or b"{}", slide, folder)
 
     def _unpacked(self, slide: Path) -> Path:
         if not is_archive(slide):
             return slide
         files = slide.parent / "files"
-        try:
-            unpack(
-                slide,
-                files,
-                max_bytes=self._limits.max_upload_bytes,
-                require_room=lambda count: require_room(self._limits, count, promised=self._promised()),
-            )
-        except OSError as error:
-            raise disk_failure(error) from error
+        unpack(
+            slide,
+            files,
+            max_bytes=self._limits.max_upload_bytes,
+            require_room=lambda count: require_room(self._limits, count, promised=self._promised()),
+        )
         slide.unlink()
         return slide_in(files)
 
@@ -244,8 +246,8 @@ class _Parts:
 
     def _open_slide(self, name: str) -> None:
         folder = self._limits.folder / str(uuid.uuid4())
-        folder.mkdir(parents=True)
         self._slide = folder / safe_name(name)
+        make_folder(folder)
         self._file = self._slide.open("xb")
 
     def _take_data(self, data: bytes, start: int, end: int) -> None:

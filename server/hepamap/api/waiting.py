@@ -7,15 +7,19 @@ import re
 import time
 from collections.abc import Callable
 
+import structlog
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from hepamap.errors import HepamapError
 from hepamap.jobs.errors import JobStoreError
 from hepamap.jobs.job import Job
 
+_log = structlog.stdlib.get_logger(__name__)
+
 _INTERVAL_S = 0.25
 _PREFERENCE = re.compile(r'\s*wait\s*=\s*"?([0-9]{1,9})"?\s*(?:;.*)?', re.IGNORECASE)
+
+_Wanted = dict[str, "asyncio.Future[Job | Exception | None]"]
 
 
 class JobWatch:
@@ -24,7 +28,7 @@ class JobWatch:
     def __init__(self, get: Callable[[str], Job | None], *, interval_s: float = _INTERVAL_S) -> None:
         self._get = get
         self._interval_s = interval_s
-        self._wanted: dict[str, asyncio.Future[Job | HepamapError | None]] = {}
+        self._wanted: _Wanted = {}
         self._round: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -45,19 +49,22 @@ class JobWatch:
         """
         future = self._wanted.setdefault(job_id, asyncio.get_running_loop().create_future())
         if self._round is None:
-            self._round = asyncio.create_task(self._look_at_all())
+            self._round = asyncio.create_task(self._look_while_wanted())
         # Shielded: one client that goes must not take the answer from the others.
         found = await asyncio.shield(future)
-        if isinstance(found, HepamapError):
+        if isinstance(found, Exception):
             raise found
         return found
 
     async def until_finished(self, job: Job, seconds: float) -> Job:
-        """The job when it has finished, or as it was last seen within so many seconds."""
+        """The job when it has finished, or as it was last seen within so many seconds, however long a look takes."""
         deadline = time.monotonic() + seconds
-        while not job.finished and not self._closed and time.monotonic() < deadline:
+        while not job.finished and not self._closed and (left_s := deadline - time.monotonic()) > 0:
             try:
-                now = await self.look(job.id)
+                async with asyncio.timeout(left_s):
+                    now = await self.look(job.id)
+            except TimeoutError:
+                break
             except JobStoreError:
                 # What the client asked for has been done or found; that nobody can look just now does not undo it.
                 continue
@@ -66,19 +73,45 @@ class JobWatch:
             job = now
         return job
 
-    async def _look_at_all(self) -> None:
-        await asyncio.sleep(self._interval_s)
-        wanted, self._wanted, self._round = self._wanted, {}, None
-        found = await run_in_threadpool(self._find, tuple(wanted))
-        for job_id, future in wanted.items():
-            future.set_result(found[job_id])
+    async def _look_while_wanted(self) -> None:
+        """One round after the other: where the database is slow, rounds beside each other would take all threads."""
+        try:
+            while self._wanted:
+                await asyncio.sleep(self._interval_s)
+                wanted, self._wanted = self._wanted, {}
+                await self._answer(wanted)
+        finally:
+            self._round = None
 
-    def _find(self, job_ids: tuple[str, ...]) -> dict[str, Job | HepamapError | None]:
-        found: dict[str, Job | HepamapError | None] = {}
+    async def _answer(self, wanted: _Wanted) -> None:
+        """Look once, and give every one who waits a result; whatever happens, none is left to wait for ever."""
+        try:
+            found = await run_in_threadpool(self._find, tuple(wanted))
+            for job_id, future in wanted.items():
+                future.set_result(found[job_id])
+        except Exception as error:
+            _log.exception("look_crashed")
+            for future in wanted.values():
+                if not future.done():
+                    future.set_exception(error)
+        finally:
+            for future in wanted.values():
+                future.cancel()  # where the server ends amid a look; one that is done stays so
+
+    def _find(self, job_ids: tuple[str, ...]) -> dict[str, Job | Exception | None]:
+        found: dict[str, Job | Exception | None] = {}
+        away: JobStoreError | None = None
         for job_id in job_ids:
+            if away is not None:
+                # Each further try could take as long again.
+                found[job_id] = away
+                continue
             try:
                 found[job_id] = self._get(job_id)
-            except HepamapError as error:
+            except JobStoreError as error:
+                found[job_id] = away = error
+            except Exception as error:
+                # Of this job alone: who waits for another one gets an answer.
                 found[job_id] = error
         return found
 

@@ -34,7 +34,7 @@ class Dispatcher:
                 await anyio.sleep(self._poll_s if await self._begin(group) else _AFTER_FAILURE_S)
 
     async def _begin(self, group: TaskGroup) -> bool:
-        """Begin to send what is due; False where the database does not answer."""
+        """Begin to send what is due; False where that cannot be found out."""
         free = _AT_ONCE - self._under_way
         if free <= 0:
             return True
@@ -42,6 +42,10 @@ class Dispatcher:
             due = await to_thread.run_sync(self._outbox.take, free)
         except JobStoreError as error:
             _log.warning("outbox_unavailable", reason=error.because)
+            return False
+        except Exception:
+            # The last resort: what escapes from here would end the server's task group, and all that runs beside it.
+            _log.exception("outbox_crashed")
             return False
         for delivery in due:
             self._under_way += 1

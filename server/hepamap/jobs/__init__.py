@@ -4,10 +4,11 @@ A *job* is what one client asked for. A *computation* is what a worker does for 
 
 - `states`: the states and the moves between them that are legal.
 - `job`: the values that describe both.
-- `tables`, `migrations`, `database`, `sessions`: where they are kept, SQLite or PostgreSQL.
+- `tables`, `migrations`, `database`, `patience`, `sessions`: where they are kept, SQLite or PostgreSQL.
 - `claims`: what workers do with computations; `store`: what clients do with jobs, on top of it.
 - `queue`: how workers learn that there is something to do.
 - `runner`: takes computations and does them.
+- `watch`, `pulse`, `watchdog`: the signs of life of a worker and its job, and the worker's end when the job is stuck.
 - `retention`: removes what is old, and what nobody refers to.
 - `supervisor`, `processes`: keeping a worker process alive, and having it go when it should.
 """

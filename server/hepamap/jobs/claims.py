@@ -21,8 +21,9 @@ from hepamap.jobs.tables import ComputationRow, JobRow, WorkerRow
 
 _WORKER_LOST = JobFailure(
     code="worker_lost",
-    message="The worker process died every time it was given this analysis.",
-    cure="The slide may need more memory than the server has. Ask the operator to look into the server's log.",
+    message="The worker process died or got stuck each time that it was given this analysis, without getting any further.",
+    cure="The slide may need more memory than the server has, or lie where it cannot be read at times. "
+    "Ask the operator to look into the server's log.",
 )
 
 
@@ -45,6 +46,7 @@ class Claims(Sessions):
             ComputationRow.id == next_id,
             lease=str(uuid.uuid4()),
             attempts=ComputationRow.attempts + 1,
+            starts_in_vain=ComputationRow.starts_in_vain + 1,
             started_at=now,
             stage_started_at=now,
             heartbeat_at=now,
@@ -63,8 +65,14 @@ class Claims(Sessions):
         with self.reading() as session:
             return bool(session.scalar(select(exists().where(unfinished))))
 
-    def beat(self, work: Computation, progress: JobProgress) -> Beat:
-        """Report on a claimed computation, and learn whether to go on."""
+    def beat(self, work: Computation, progress: JobProgress, *, kept: bool = False) -> Beat:
+        """Report on a claimed computation, and learn whether to go on.
+
+        Args:
+            work: the computation, as it was claimed.
+            progress: how far it is.
+            kept: whether this start has stored something that the next one need not do again.
+        """
         now = self._clock()
         same_stage = ComputationRow.progress_stage == progress.stage
         statement = (
@@ -76,6 +84,7 @@ class Claims(Sessions):
                 progress_done=progress.done,
                 progress_total=progress.total,
                 progress_stage=progress.stage,
+                **({"starts_in_vain": 0} if kept else {}),
             )
             .returning(ComputationRow.cancel_requested)
         )
@@ -104,13 +113,16 @@ class Claims(Sessions):
 
     def hand_back(self, work: Computation) -> bool:
         """Put a claimed computation back into the queue because its worker stops; that start does not count."""
-        return self._move(JobState.QUEUED, *_held(work), attempts=ComputationRow.attempts - 1) is not None
+        in_vain = ComputationRow.starts_in_vain
+        uncounted = case((in_vain > 0, in_vain - 1), else_=in_vain)
+        moved = self._move(JobState.QUEUED, *_held(work), attempts=ComputationRow.attempts - 1, starts_in_vain=uncounted)
+        return moved is not None
 
     def recover(self, *, attempts_max: int, silent_for_s: float | None = None) -> tuple[Computation, ...]:
-        """Settle the running computations whose worker is gone: cancelled, failed after too many starts, or queued again.
+        """Settle the running computations whose worker is gone: cancelled, failed, or queued again.
 
         Args:
-            attempts_max: how often a computation may be started.
+            attempts_max: how often in a row a computation may be started in vain; a start that stored something is not.
             silent_for_s: a worker counts as gone after so many seconds without a heartbeat; None: every one is gone.
 
         Returns:
@@ -139,16 +151,16 @@ class Claims(Sessions):
     def _settle(self, gone: ColumnElement[bool], attempts_max: int) -> Computation | None:
         return (
             self._move(JobState.CANCELLED, gone, ComputationRow.cancel_requested.is_(True))
-            or self._move(JobState.FAILED, gone, ComputationRow.attempts >= attempts_max, **failure_values(_WORKER_LOST))
+            or self._move(JobState.FAILED, gone, ComputationRow.starts_in_vain >= attempts_max, **failure_values(_WORKER_LOST))
             or self._move(JobState.QUEUED, gone)
         )
 
     # ---- workers themselves --------------------------------------------------------------------------------------
 
     def report_worker(self, worker: WorkerSeen) -> None:
-        """Store a worker's sign of life."""
-        with self.writing() as session:
-            session.merge(
+        """Store a worker's sign of life; where another one takes the row off the list in that moment, it is put on again."""
+        self.written(
+            lambda session: session.merge(
                 WorkerRow(
                     id=worker.id,
                     host=worker.host,
@@ -158,6 +170,7 @@ class Claims(Sessions):
                     trouble=worker.trouble,
                 )
             )
+        )
 
     def forget_workers(self, *, silent_for_s: float, worker_id: str | None = None) -> None:
         """Remove workers that are gone: those silent for so long, and the one that says so itself."""

@@ -22,8 +22,6 @@ from hepamap.jobs.queue import apply_queue_schema
 
 # How long a process waits for another one's write, seconds. Writes take milliseconds; this bridges a slow disk.
 _BUSY_TIMEOUT_S = 15.0
-# How long PostgreSQL may take to accept a connection, seconds.
-_CONNECT_TIMEOUT_S = 10
 # How often the database's clock is looked at again, seconds: two clocks drift apart by far less in that time.
 _CLOCK_AGE_S = 300.0
 # Any number that no other program on this database uses: who holds it migrates.
@@ -123,18 +121,26 @@ def is_postgresql(url: URL) -> bool:
 
 def migrate(engine: Engine) -> None:
     """Run all migrations that the database has not seen."""
-    config = _migrations()
     with engine.connect() as connection:
         # The lock first: two processes that start together must not both create the tables.
         if is_postgresql(engine.url):
-            connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+            from hepamap.jobs.patience import unhurried
+
+            with unhurried(connection):
+                connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+                _upgrade(connection)
+                apply_queue_schema(connection)
+                connection.commit()
         else:
             begin_writing(connection)
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-        if is_postgresql(engine.url):
-            apply_queue_schema(connection)
-        connection.commit()
+            _upgrade(connection)
+            connection.commit()
+
+
+def _upgrade(connection: Connection) -> None:
+    config = _migrations()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
 
 
 def _migrations() -> Config:
@@ -209,8 +215,16 @@ def _url_of(place: Path | str) -> URL:
 
 
 def _postgresql(url: URL) -> Engine:
+    from hepamap.jobs.patience import PatientConnection, missing_from
+
     # Asked before each use: a database that was restarted costs nobody an error.
-    return create_engine(url, pool_pre_ping=True, hide_parameters=True, connect_args={"connect_timeout": _CONNECT_TIMEOUT_S})
+    engine = create_engine(url, pool_pre_ping=True, hide_parameters=True, connect_args=missing_from(url))
+
+    def do_connect(_dialect: Any, _record: Any, arguments: Any, options: Any) -> PatientConnection:
+        return PatientConnection.connect(*arguments, **options)
+
+    event.listen(engine, "do_connect", do_connect)
+    return engine
 
 
 def _sqlite(url: URL) -> Engine:

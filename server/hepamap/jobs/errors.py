@@ -10,10 +10,24 @@ class JobStoreError(HepamapError):
 
     code = "job_store_unavailable"
 
-    def __init__(self, message: str, *, cure: str, because: str = "") -> None:
+    def __init__(self, message: str, *, cure: str, because: str = "", overtaken: bool = False) -> None:
         super().__init__(message, cure=cure)
         self.because = because or message
         """What the database says, in a line; for the log."""
+        self.overtaken = overtaken
+        """Another transaction changed the same row in that moment; done again, it sees what that one left."""
+
+
+def unanswered(error: BaseException) -> JobStoreError:
+    """The database did not do what it was asked.
+
+    What it says has names of hosts and users in it, and further lines may quote a row: not for clients.
+    """
+    return JobStoreError(
+        "The job database does not answer.",
+        because=str(error).strip().partition("\n")[0] or type(error).__name__,
+        cure="Try again in a moment. If it stays so, the operator should look at the database and its disk.",
+    )
 
 
 class JobStoreMissingError(JobStoreError):

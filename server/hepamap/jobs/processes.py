@@ -26,10 +26,13 @@ else:
 
 # How long a process may go on after its parent is gone, seconds; enough to put a job back.
 _ORPHAN_GRACE_S = 10.0
+# What says what went well; all other libraries say only what is wrong. httpx has whole addresses in its lines, and that of a
+# callback may name a patient or hold a token; alembic and procrastinate tell again and again that there was nothing to do.
+_HEARD = ("hepamap", "uvicorn")
 
 
 def configure_logging(level: int = logging.INFO) -> None:
-    """Log to stderr: lines for a person on a terminal, JSON otherwise; other libraries' records the same way."""
+    """Log to stderr: lines for a person on a terminal, JSON otherwise; other libraries' warnings and errors the same way."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -53,10 +56,9 @@ def configure_logging(level: int = logging.INFO) -> None:
             foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *endings]
         )
     )
-    logging.basicConfig(handlers=[handler], level=level, force=True)
-    # alembic tells every start that there was nothing to do, procrastinate every time that somebody looked.
-    for name in ("alembic", "procrastinate"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+    for name in _HEARD:
+        logging.getLogger(name).setLevel(level)
 
 
 def traceback_of(error: BaseException) -> str:

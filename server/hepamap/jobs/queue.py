@@ -20,6 +20,7 @@ import structlog
 from sqlalchemy import URL, Connection, inspect, select, text
 from sqlalchemy.orm import Session
 
+from hepamap.jobs.errors import unanswered
 from hepamap.jobs.tables import QueueSchemaRow
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -120,12 +121,22 @@ def source_of(url: URL, *, poll_s: float, stale_s: float) -> WorkSource:
 
 
 def wake_a_worker(session: Session, priority: int) -> None:
-    """Write a queue entry in the session's own transaction: it is there if, and only if, the rest is."""
+    """Write a queue entry in the session's own transaction: it is there if, and only if, the rest is.
+
+    Raises:
+        JobStoreError: the database does not answer.
+    """
     connection = session.connection()
     if connection.dialect.name != "postgresql":
         return
+    from procrastinate.exceptions import ConnectorException
+
     driver: Any = connection.connection.driver_connection
-    _deferring_app().configure_task(_TASK, queue=QUEUE, priority=priority, connection=driver).defer()
+    try:
+        _deferring_app().configure_task(_TASK, queue=QUEUE, priority=priority, connection=driver).defer()
+    except ConnectorException as error:
+        # It goes past SQLAlchemy, whose errors the session translates.
+        raise unanswered(error.__cause__ or error) from error
 
 
 @cache
@@ -155,8 +166,11 @@ def apply_queue_schema(connection: Connection) -> None:
 
 
 def _conninfo(url: URL) -> str:
-    """The URL as libpq takes it."""
-    return url.set(drivername="postgresql").render_as_string(hide_password=False)
+    """The URL as libpq takes it, with how long to wait for a host that has vanished."""
+    from hepamap.jobs.patience import missing_from
+
+    patient = url.update_query_dict({name: str(value) for name, value in missing_from(url).items()})
+    return patient.set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 def _is_database_trouble(error: BaseException) -> bool:

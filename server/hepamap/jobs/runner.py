@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -18,7 +17,10 @@ from hepamap.errors import CancelledError, HepamapError
 from hepamap.jobs.claims import Claims
 from hepamap.jobs.errors import JobStoreError
 from hepamap.jobs.job import Computation, JobFailure, JobProgress, JobResult, WorkerSeen
+from hepamap.jobs.pulse import Pulse
 from hepamap.jobs.queue import WorkSource
+from hepamap.jobs.watch import Watch
+from hepamap.jobs.watchdog import Watchdog
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -32,10 +34,15 @@ _STORE_TRIES = 20
 
 @dataclass(frozen=True, slots=True)
 class JobContext:
-    """What a handler may ask and tell while it works; both calls are cheap, so it may use them after every step."""
+    """What a handler may ask and tell while it works; all calls are cheap, so it may use them after every step.
+
+    Each is a sign that it gets on; one that gives none for long is taken for stuck.
+    """
 
     report: Callable[[JobProgress], None]
     cancelled: Callable[[], bool]
+    kept: Callable[[], None] = lambda: None
+    """To be told when something was stored that the next start need not do again."""
 
 
 class JobHandler(Protocol):
@@ -73,12 +80,14 @@ class JobRunner:
         *,
         clean_up: CleanUp = lambda _: None,
         trouble: Callable[[], str | None] = lambda: None,
+        watchdog: Watchdog | None = None,
     ) -> None:
         self._store = store
         self._handlers = handlers
         self._limits = limits
         self._clean_up = clean_up
         self._trouble = trouble
+        self._watchdog = watchdog
         # Not an Event: setting one inside a signal handler can deadlock with the main thread's own wait.
         self._stopping = False
         now = datetime.now(UTC)
@@ -95,67 +104,93 @@ class JobRunner:
 
     def run(self, source: WorkSource) -> None:
         """Work whenever the source says that there may be something to do, until told to stop."""
-        pulse = _Pulse(self._store, self._seen, self._limits, self._trouble)
+        limits = self._limits
+        pulse = Pulse(self._store, self._seen, beat_s=limits.beat_s, stale_s=limits.stale_s, trouble=self._trouble)
         pulse.start()
+        if self._watchdog is not None:
+            self._watchdog.start()
         try:
             source.serve(lambda: self._work_off(pulse), lambda: self.stopping)
         finally:
             pulse.end()
+            if self._watchdog is not None:
+                self._watchdog.end()
 
-    def _work_off(self, pulse: _Pulse) -> None:
+    def _work_off(self, pulse: Pulse) -> None:
         """Do what waits, one after the other, until nothing does."""
-        while not self.stopping and (work := self._claim()) is not None:
+        while not self.stopping and (work := self._claim(pulse)) is not None:
             # The id of the request that it came from, where there was one, stands on every line about it.
             with structlog.contextvars.bound_contextvars(request_id=work.payload.get("request_id")):
                 self._do(work, pulse)
 
-    def _claim(self) -> Computation | None:
+    def _claim(self, pulse: Pulse) -> Computation | None:
         try:
-            for work in self._store.recover(attempts_max=self._limits.attempts_max, silent_for_s=self._limits.stale_s):
-                _log.warning("job_recovered", job=work.id, state=work.state, attempts=work.attempts)
-                if work.finished:
-                    clean_up_after(work, self._store, self._clean_up)
+            if pulse.may_judge:
+                self._recover()
             return self._store.claim()
         except JobStoreError as error:
             _log.warning("job_store_unavailable", reason=error.because)
             time.sleep(1.0)
             return None
 
-    def _do(self, job: Computation, pulse: _Pulse) -> None:
+    def _recover(self) -> None:
+        """Take over what silent workers left."""
+        for work in self._store.recover(attempts_max=self._limits.attempts_max, silent_for_s=self._limits.stale_s):
+            _log.warning("job_recovered", job=work.id, state=work.state, attempts=work.attempts)
+            if work.finished:
+                clean_up_after(work, self._store, self._clean_up)
+
+    def _do(self, job: Computation, pulse: Pulse) -> None:
         _log.info("job_started", job=job.id, kind=job.kind, attempt=job.attempts)
-        watch = pulse.watch(job)
-        context = JobContext(report=watch.report, cancelled=lambda: self.stopping or watch.must_end)
+        watch = Watch(job, lambda: self.stopping)
+        self._look_after(watch, pulse)
+        try:
+            settle = self._handled(watch)
+            watch.come_back()
+            settle()
+        finally:
+            self._look_after(None, pulse)
+
+    def _look_after(self, watch: Watch | None, pulse: Pulse) -> None:
+        pulse.watch(watch)
+        if self._watchdog is not None:
+            self._watchdog.guard(watch)
+
+    def _handled(self, watch: Watch) -> Callable[[], None]:
+        """Have the handler do it; the way to store how that ended."""
+        job = watch.job
+        context = JobContext(report=watch.report, cancelled=watch.ask, kept=watch.keep)
         try:
             result = self._handlers[job.kind](job, context)
         except CancelledError:
-            self._settle_cancelled(job, watch)
+            return lambda: self._settle_cancelled(watch)
         except HepamapError as error:
             # Not the message: it names the slide's file, and that may name a patient. Whoever asked reads it in the answer.
             _log.info("job_failed", job=job.id, code=error.code)
             failure = JobFailure(error.code, error.message, error.cure)
-            self._keep(job, lambda: self._store.fail(job, failure))
+            return lambda: self._keep(watch, lambda: self._store.fail(job, failure))
         except Exception:
             # The last resort: whatever a handler raises, the job ends and the worker goes on to the next one.
             _log.exception("job_crashed", job=job.id)
-            self._keep(job, lambda: self._store.fail(job, _INTERNAL_ERROR))
-        else:
-            _log.info("job_succeeded", job=job.id, outcome=result.outcome)
-            self._keep(job, lambda: self._store.succeed(job, result))
-        finally:
-            pulse.unwatch()
+            return lambda: self._keep(watch, lambda: self._store.fail(job, _INTERNAL_ERROR))
+        _log.info("job_succeeded", job=job.id, outcome=result.outcome)
+        return lambda: self._keep(watch, lambda: self._store.succeed(job, result))
 
-    def _settle_cancelled(self, job: Computation, watch: _Watch) -> None:
+    def _settle_cancelled(self, watch: Watch) -> None:
+        job = watch.job
         # A client's wish counts more than the worker's end: the job must not come back to life.
         if self.stopping and not watch.cancel_requested:
             _log.info("job_handed_back", job=job.id)
-            self._keep(job, lambda: self._store.hand_back(job), over=False)
+            self._keep(watch, lambda: self._store.hand_back(job), over=False)
         else:
             _log.info("job_cancelled", job=job.id)
-            self._keep(job, lambda: self._store.cancel(job))
+            self._keep(watch, lambda: self._store.cancel(job))
 
-    def _keep(self, job: Computation, change: Callable[[], bool], *, over: bool = True) -> None:
+    def _keep(self, watch: Watch, change: Callable[[], bool], *, over: bool = True) -> None:
         """Store how it ended; hours of work must not be lost to a moment's locked database."""
+        job = watch.job
         for attempt in range(_STORE_TRIES):
+            watch.hear()
             try:
                 if not change():
                     _log.warning("job_claim_lost", job=job.id)
@@ -181,75 +216,3 @@ def clean_up_after(work: Computation, store: Claims, clean_up: CleanUp) -> None:
         _log.warning("job_store_unavailable", job=work.id, reason=error.because)
         return
     clean_up(work)
-
-
-class _Watch:
-    """The pulse's view of one running job; the handler writes progress, the pulse reads it and writes what it learns.
-
-    Each field has one writer and is replaced whole, so no lock is needed.
-    """
-
-    def __init__(self, job: Computation) -> None:
-        self.job = job
-        self.progress = job.progress
-        self.cancel_requested = False
-        self.owned = True
-
-    def report(self, progress: JobProgress) -> None:
-        self.progress = progress
-
-    @property
-    def must_end(self) -> bool:
-        return self.cancel_requested or not self.owned
-
-
-class _Pulse(threading.Thread):
-    """Beats beside the work, so that a long read or a model's load does not make the worker look dead."""
-
-    def __init__(self, store: Claims, seen: WorkerSeen, limits: RunnerLimits, trouble: Callable[[], str | None]) -> None:
-        super().__init__(name="job-pulse", daemon=True)
-        self._store = store
-        self._seen = seen
-        self._limits = limits
-        self._trouble = trouble
-        self._ended = threading.Event()
-        self._watch: _Watch | None = None
-        self._reported_at = -limits.stale_s
-
-    def watch(self, job: Computation) -> _Watch:
-        """Beat for a job from now on."""
-        self._watch = _Watch(job)
-        return self._watch
-
-    def unwatch(self) -> None:
-        """The job is over."""
-        self._watch = None
-
-    def end(self) -> None:
-        """Stop beating and take the worker off the list."""
-        self._ended.set()
-        self.join()
-        try:
-            self._store.forget_workers(silent_for_s=self._limits.stale_s, worker_id=self._seen.id)
-        except JobStoreError as error:
-            _log.warning("job_store_unavailable", reason=error.because)
-
-    def run(self) -> None:
-        """Beat until the end."""
-        while not self._ended.is_set():
-            try:
-                self._beat()
-            except JobStoreError as error:
-                _log.warning("job_store_unavailable", reason=error.because)
-            self._ended.wait(self._limits.beat_s)
-
-    def _beat(self) -> None:
-        if time.monotonic() - self._reported_at >= min(2.0, self._limits.stale_s / 3):
-            self._store.report_worker(replace(self._seen, trouble=self._trouble()))
-            self._reported_at = time.monotonic()
-        watch = self._watch
-        if watch is None:
-            return
-        beat = self._store.beat(watch.job, watch.progress)
-        # A beat that crosses the end of the job finds it settled; by then nobody listens to the watch.
-        watch.owned, watch.cancel_requested = beat.owned, watch.cancel_requested or beat.cancel_requested

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from sqlalchemy import Engine, select
-from sqlalchemy.exc import DBAPIError, IntegrityError, TimeoutError
+from sqlalchemy.exc import DBAPIError, IntegrityError, PendingRollbackError, TimeoutError
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.exc import StaleDataError
 
 from hepamap.jobs.database import begin_writing, clock_of, open_database
-from hepamap.jobs.errors import IdempotencyKeyReusedError, JobStoreError
+from hepamap.jobs.errors import IdempotencyKeyReusedError, JobStoreError, unanswered
 from hepamap.jobs.job import Computation, Idempotency, Job, JobFailure, JobProgress, JobResult
 from hepamap.jobs.states import JobState
 from hepamap.jobs.tables import ComputationRow, JobRow, Marked
@@ -104,6 +105,9 @@ class Sessions:
                     return write(session)
             except IntegrityError:
                 continue
+            except JobStoreError as error:
+                if not error.overtaken:
+                    raise
         return None
 
     @contextmanager
@@ -113,14 +117,10 @@ class Sessions:
                 yield session
         except IntegrityError:
             raise
-        except (DBAPIError, TimeoutError) as error:
-            # What the database says has names of hosts and users in it, and further lines may quote a row: not for clients.
-            cause = str(error.orig if isinstance(error, DBAPIError) else error).strip().partition("\n")[0]
-            raise JobStoreError(
-                "The job database does not answer.",
-                because=cause,
-                cure="Try again in a moment. If it stays so, the operator should look at the database and its disk.",
-            ) from error
+        except StaleDataError as error:
+            raise too_busy(overtaken=True) from error
+        except (DBAPIError, PendingRollbackError, TimeoutError) as error:
+            raise unanswered((error.orig if isinstance(error, DBAPIError) else None) or error) from error
 
 
 def marked(session: Session, kind: type[M], idempotency: Idempotency | None) -> M | None:
@@ -140,9 +140,9 @@ def marked(session: Session, kind: type[M], idempotency: Idempotency | None) -> 
     return row
 
 
-def too_busy() -> JobStoreError:
-    """Others were first each time."""
-    return JobStoreError("The job database is too busy to take this request.", cure="Try again in a moment.")
+def too_busy(*, overtaken: bool = False) -> JobStoreError:
+    """Others were first, each time or, `overtaken`, this time."""
+    return JobStoreError("The job database is too busy to take this request.", cure="Try again in a moment.", overtaken=overtaken)
 
 
 def computation_of(row: ComputationRow) -> Computation:

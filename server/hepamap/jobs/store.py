@@ -120,6 +120,9 @@ class JobStore(Claims):
             wake_a_worker(session, work.priority)
         elif work.state == JobState.QUEUED.value:
             work.priority = max(work.priority, question.priority)
+            if work.upload is None and question.upload is not None:
+                # A file at a path may go before a worker comes; a copy that was sent stays until it is done.
+                work.payload, work.upload, shared = dict(question.work), question.upload, False
         job = JobRow(
             id=str(uuid.uuid4()),
             computation_id=work.id,

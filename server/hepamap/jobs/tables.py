@@ -69,6 +69,8 @@ class ComputationRow(Base):
     error_message: Mapped[str | None] = mapped_column(Text)
     error_cure: Mapped[str | None] = mapped_column(Text)
     attempts: Mapped[int]
+    starts_in_vain: Mapped[int] = mapped_column(default=0, server_default="0")
+    """How many of the last starts, this one among them, have stored nothing that the next one need not do again."""
     lease: Mapped[str | None] = mapped_column(String(36))
     cancel_requested: Mapped[bool]
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)

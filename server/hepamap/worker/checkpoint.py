@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,16 @@ class FolderCheckpoint:
     later, and not the computation.
     """
 
-    def __init__(self, folder: Path, key: str) -> None:
+    def __init__(self, folder: Path, key: str, kept: Callable[[], None] = lambda: None) -> None:
+        """Pieces of a computation.
+
+        Args:
+            folder: of all computations.
+            key: the computation's.
+            kept: told of each piece that was not there before.
+        """
         self._folder = folder / _usable(key)
+        self._kept = kept
 
     def load(self, unit: str) -> Piece | None:
         """A piece that was stored, or None; one of an older version, which has no counts, is none."""
@@ -62,12 +71,17 @@ class FolderCheckpoint:
                 np.save(file, np.array([piece.tissue_pixels, piece.he_pixels], np.int64), allow_pickle=False)
                 file.flush()
                 os.fsync(file.fileno())
+            is_new = not path.exists()
             partial.replace(path)
             _sync_folder(self._folder)
         except OSError as error:
             with contextlib.suppress(OSError):
                 partial.unlink()
             _log.warning("checkpoint_not_stored", unit=unit, reason=error.strerror)
+            return
+        # One that is made again and again, because it cannot be read, brings nobody further.
+        if is_new:
+            self._kept()
 
     def discard(self) -> None:
         """Remove all pieces; the computation is over."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import structlog
 
 from hepamap.detection import DetectionRequest, Detector, detect
-from hepamap.errors import HepamapError
+from hepamap.errors import CancelledError, HepamapError
 from hepamap.jobs.job import Computation, JobProgress, JobResult
 from hepamap.jobs.runner import JobContext
 from hepamap.model_pack import find_pack
@@ -34,18 +34,22 @@ class DetectionHandler:
     def warm_up(self, model: str) -> None:
         """Load a model before anybody waits for it; where that fails, `trouble` says so, and the job that asks for it."""
         try:
-            self._detector.predictor(find_pack(self._detector.models_dir, model))
+            predictor = self._detector.predictor(find_pack(self._detector.models_dir, model))
         except HepamapError as error:
             self._troubles[model] = f"the model {model} could not be loaded ({error.code})"
             _log.warning("model_not_loaded", model=model, code=error.code, reason=error.message)
         else:
-            _log.info("model_loaded", model=model)
+            warnings = [code for code, _ in predictor.warnings]
+            _log.info("model_loaded", model=model, device=predictor.device, precision=predictor.policy, warnings=warnings)
 
     def __call__(self, work: Computation, context: JobContext) -> JobResult:
         """Run one detection into a folder of this start's own: a worker that was given up but is not dead has another one."""
 
         def report(progress: Progress) -> None:
             context.report(JobProgress(progress.done, progress.total, progress.stage))
+            # Here too: before a model is loaded and before a result is written, nobody else asks.
+            if context.cancelled():
+                raise CancelledError
 
         folder = self._results_dir / f"{work.id}.{work.attempts}"
         request = DetectionRequest.from_json(work.payload["detection"])
@@ -57,7 +61,7 @@ class DetectionHandler:
             overwrite=True,
             progress=report,
             cancelled=context.cancelled,
-            checkpoint=FolderCheckpoint(self._scratch_dir, work.key),
+            checkpoint=FolderCheckpoint(self._scratch_dir, work.key, context.kept),
         )
         self._troubles.pop(request.model, None)
         return JobResult(outcome=summary.outcome, warnings=tuple(summary.warnings), location=folder.name)

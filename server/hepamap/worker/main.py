@@ -18,6 +18,7 @@ from hepamap.jobs.processes import call_when_closed, exclusive_lock
 from hepamap.jobs.queue import source_of
 from hepamap.jobs.runner import JobHandler, JobRunner, RunnerLimits, clean_up_after
 from hepamap.jobs.store import JobStore
+from hepamap.jobs.watchdog import Watchdog, WatchdogLimits
 from hepamap.operations.finishing import finish_jobs
 from hepamap.settings import Settings
 from hepamap.worker.handler import DetectionHandler
@@ -58,7 +59,10 @@ def run_worker(settings: Settings, *, owner: IO[bytes] | None = None, handlers_o
     try:
         handlers = (handlers_of or _detection_handlers)(settings)
         watched = {kind: metered(handler, store) for kind, handler in handlers.by_kind.items()}
-        runner = JobRunner(store, watched, _limits(settings), clean_up=handlers.clean_up, trouble=handlers.trouble)
+        watchdog = Watchdog(WatchdogLimits(settings.worker_stuck_s, settings.worker_cancel_s))
+        runner = JobRunner(
+            store, watched, _limits(settings), clean_up=handlers.clean_up, trouble=handlers.trouble, watchdog=watchdog
+        )
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: runner.stop())
         if owner is not None:

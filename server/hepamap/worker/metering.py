@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 
@@ -32,7 +33,7 @@ def metered(handler: JobHandler, store: Sessions, *, clock: Callable[[], float] 
             stages.enter(progress.stage)
             context.report(progress)
 
-        result = handler(work, JobContext(report=report, cancelled=context.cancelled))
+        result = handler(work, replace(context, report=report))
         _keep(store, stages.leave())
         return result
 

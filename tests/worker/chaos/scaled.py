@@ -20,6 +20,7 @@ from tests.postgres import Postgres
 from tests.worker.fleet import SERVER, Fleet
 from tests.worker.small_worker import answer_to
 
+_ATTEMPTS_MAX = 50
 _WORKER = [sys.executable, "-m", "tests.worker.small_worker"]
 
 
@@ -72,6 +73,8 @@ def chaos(
         database_kills: how often that is killed, besides.
     """
     rng = random.Random(seed)
+    # Its jobs store no pieces, so that each start that is killed is in vain, and chance may kill one job again and again.
+    settings = settings.model_copy(update={"worker_attempts_max": _ATTEMPTS_MAX})
     fleet = Fleet(settings, [SERVER, *[_WORKER] * workers], SMALL_JOB_SECONDS=str(job_seconds))
     asking = threading.Thread(target=lambda: [fleet.ask(number) for number in range(jobs)])
     asking.start()

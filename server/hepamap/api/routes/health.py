@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
 
 import hepamap
 from hepamap.api.schemas import CheckAnswer, LiveAnswer, ReadyAnswer, VersionAnswer
@@ -35,8 +38,51 @@ async def live() -> LiveAnswer:
     "/health/ready",
     responses={503: {"model": ReadyAnswer, "description": "Something is missing; the checks say what."}},
 )
-def ready(services: ServicesOf, response: Response) -> ReadyAnswer:
+async def ready(request: Request, services: ServicesOf, response: Response) -> ReadyAnswer:
     """Whether an analysis that is asked for now would be done."""
+    state = request.app.state
+    if not hasattr(state, "readiness"):
+        state.readiness = Readiness()
+    answer: ReadyAnswer = await state.readiness.of(services)
+    if answer.status != "ready":
+        response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
+    return answer
+
+
+@router.get("/version")
+def version() -> VersionAnswer:
+    """Which software answers."""
+    return VersionAnswer(version=hepamap.__version__)
+
+
+class Readiness:
+    """Looks at most once in a while, and once at a time, however many ask: anybody may, and a look writes and queries."""
+
+    def __init__(self) -> None:
+        self._answer: ReadyAnswer | None = None
+        self._looked_at = 0.0
+        self._look: asyncio.Task[ReadyAnswer] | None = None
+
+    async def of(self, services: Services) -> ReadyAnswer:
+        """The answer of now, or of a moment ago."""
+        fresh = time.monotonic() - self._looked_at < services.settings.ready_reuse_s
+        if self._answer is not None and fresh:
+            return self._answer
+        if self._look is None:
+            self._look = asyncio.create_task(self._look_once(services))
+        # Shielded: one client that goes must not take the answer from the others. And none of them holds a thread.
+        return await asyncio.shield(self._look)
+
+    async def _look_once(self, services: Services) -> ReadyAnswer:
+        try:
+            self._answer = await run_in_threadpool(_look, services)
+            self._looked_at = time.monotonic()
+            return self._answer
+        finally:
+            self._look = None
+
+
+def _look(services: Services) -> ReadyAnswer:
     checks = {
         "database": _check(_database, services),
         "disk": _check(_disk, services),
@@ -45,15 +91,7 @@ def ready(services: ServicesOf, response: Response) -> ReadyAnswer:
         "models": _check(_models, services),
     }
     is_ready = all(check.ok for check in checks.values())
-    if not is_ready:
-        response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
     return ReadyAnswer(status="ready" if is_ready else "not_ready", checks=checks)
-
-
-@router.get("/version")
-def version() -> VersionAnswer:
-    """Which software answers."""
-    return VersionAnswer(version=hepamap.__version__)
 
 
 def _check(probe: Callable[[Services], CheckAnswer], services: Services) -> CheckAnswer:
@@ -81,6 +119,7 @@ def _disk(services: Services) -> CheckAnswer:
 
 
 def _queue(services: Services) -> CheckAnswer:
+    # For people: a long queue is no reason to send nobody here, and that nobody works on it is what the check of the worker says.
     counts = services.store.counts()
     return CheckAnswer(ok=True, detail=f"{counts[JobState.QUEUED]} waiting, {counts[JobState.RUNNING]} running")
 

@@ -22,7 +22,8 @@ from hepamap.api.tus import (
     upload_headers,
 )
 from hepamap.api.upload_errors import UploadRequestError, UploadStalledError
-from hepamap.api.upload_store import OpenUpload, Upload
+from hepamap.api.upload_records import Upload
+from hepamap.api.upload_store import OpenUpload
 from hepamap.api.uploads import PIECE_BYTES
 from hepamap.api.views import API_PREFIX
 
