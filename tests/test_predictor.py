@@ -41,6 +41,22 @@ def test_more_than_a_batch_and_none(predictor: Predictor) -> None:
     assert predictor.predict(patches(0)).shape == (0,)
 
 
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_a_lane_ends_with_what_was_fed(device: str, predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU the last strip is no higher than that, in whole units; a GPU has graphs of one height only."""
+    monkeypatch.setattr("hepamap.predictor.predictor._STRIP_ROWS_M", {"cpu": (64, 64), "gpu": (64, 64)})
+    other = Predictor(predictor.model, 64, device=device)
+    lane = other.open_lane(29)
+    pixels = np.random.default_rng(2).integers(0, 256, (64 + 40, lane.width_m, 3), np.uint8)
+    white = np.full((24, lane.width_m, 3), 255, np.uint8)
+    answers = np.concatenate([lane.feed(pixels), lane.finish()])
+    assert len(answers) == (4 + 3 if device == "cpu" else 4 + 4)
+    assert {rows for _, rows in other._strips} == ({None} if device == "cpu" else {64})
+    expected = predictor.open_lane(29).feed(np.concatenate([pixels, white]))
+    assert len(expected) == 8
+    assert answers == pytest.approx(expected[: len(answers)], abs=1e-5)
+
+
 def test_equals_the_network_written_out(pack: ModelPack, predictor: Predictor) -> None:
     """A slow, obvious forward pass in numpy: convolutions, ReLU, pooling, mean, dense, softmax (paper, table of networks)."""
     weights = pack.read_weights()

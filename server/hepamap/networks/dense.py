@@ -103,11 +103,15 @@ def _mean_of_every_second(pooled: Tensor, count: int) -> Tensor:
 
     One axis after the other: 2 · count sums instead of count².
     """
-    height, width = pooled.shape[1] - 2 * (count - 1), pooled.shape[2] - 2 * (count - 1)
-    down = pooled[:, :height]
+    down = pooled[:, : _end(0, count)]
     for i in range(1, count):
-        down = down + pooled[:, 2 * i : 2 * i + height]
-    across = down[:, :, :width]
+        down = down + pooled[:, 2 * i : _end(i, count)]
+    across = down[:, :, : _end(0, count)]
     for i in range(1, count):
-        across = across + down[:, :, 2 * i : 2 * i + width]
+        across = across + down[:, :, 2 * i : _end(i, count)]
     return across / float(count**2)
+
+
+def _end(i: int, count: int) -> int | None:
+    """Where the i-th of `count` equally long slices ends, two apart, the last of which reaches the end of an axis."""
+    return 2 * (i - count + 1) or None

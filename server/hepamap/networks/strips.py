@@ -69,12 +69,14 @@ Unpadded = dict[str, Any]
 """Convolutions without padding, by name: one set serves the strip networks of all sizes."""
 
 
-def strip_network(model: keras.Model, rows_m: int, positions: int, unpadded: Unpadded, *, segments: int = 1) -> StripNetwork:
+def strip_network(
+    model: keras.Model, rows_m: int | None, positions: int, unpadded: Unpadded, *, segments: int = 1
+) -> StripNetwork:
     """Build the strip form of a network with a GAP head, with the network's weights.
 
     Args:
         model: a network of the registry.
-        rows_m: height of a strip, model px; a multiple of 16.
+        rows_m: height of a strip, model px, a multiple of 16; None: each strip may have another one.
         positions: patches beside each other, 16 px apart.
         unpadded: filled at the first call; give it again for strips of another size of the same network.
         segments: into how many the strip's width is cut in each block, where they are computed as one batch.

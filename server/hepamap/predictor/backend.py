@@ -115,9 +115,14 @@ def compile_graph(model: Any) -> None:
 
     TensorFlow's own graphs are enough: XLA on a CPU was measured to be a third slower. JAX has nothing else.
     """
+    model.compile(jit_compile=compiles_shapes())
+
+
+def compiles_shapes() -> bool:
+    """Whether a graph that was compiled for arrays of one shape is of no use for another."""
     import keras
 
-    model.compile(jit_compile=keras.config.backend() == "jax")
+    return bool(keras.config.backend() == "jax")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -17,9 +17,27 @@ Step = Callable[[NDArray[np.float32], list[NDArray[Any]]], tuple[NDArray[np.floa
 class LaneFeed:
     """Takes rows of pixels from above and gives rows of answers; remembers what the next rows need."""
 
-    def __init__(self, width_m: int, rows_m: Callable[[], int], step: Step, carries: list[NDArray[Any]]) -> None:
+    def __init__(
+        self,
+        width_m: int,
+        rows_m: Callable[[], int],
+        step: Step,
+        carries: list[NDArray[Any]],
+        *,
+        last_multiple_m: int | None = None,
+    ) -> None:
+        """Before the first row.
+
+        Args:
+            width_m: of the lane, model px.
+            rows_m: height of the strips that are computed at once.
+            step: computes one strip.
+            carries: what it remembers at first.
+            last_multiple_m: the last strip's height is a multiple of it; None: as high as the others.
+        """
         self.width_m = width_m
         self._rows_m = rows_m
+        self._last_multiple_m = last_multiple_m
         self._step = step
         self._carries = carries
         self._kept: list[NDArray[np.uint8]] = []
@@ -43,7 +61,7 @@ class LaneFeed:
             OutOfMemoryError: memory does not suffice for the smallest strip.
         """
         waiting = np.concatenate([*self._kept, pixels])
-        answers = [np.zeros((0, 0), np.float32)]
+        answers = []
         while len(waiting) >= self.rows_m:
             strip, waiting = waiting[: self.rows_m], waiting[self.rows_m :]
             answers.append(self._advance(strip))
@@ -51,9 +69,11 @@ class LaneFeed:
         return _joined(answers)
 
     def finish(self) -> NDArray[np.float32]:
-        """The answers of the rows that still wait, with white below them; as `feed`."""
-        missing = -sum(map(len, self._kept)) % self.rows_m
-        return self.feed(np.full((missing, self.width_m, 3), _WHITE, np.uint8))
+        """The answers of the rows that still wait, with white below them as far as a strip needs it; as `feed`."""
+        missing = -sum(map(len, self._kept)) % (self._last_multiple_m or self.rows_m)
+        answers = self.feed(np.full((missing, self.width_m, 3), _WHITE, np.uint8))
+        last, self._kept = np.concatenate(self._kept), []
+        return _joined([rows for rows in (answers, self._advance(last) if len(last) else answers[:0]) if len(rows)])
 
     def _advance(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         answer, self._carries = self._step(pixels[None].astype(np.float32) / np.float32(_WHITE), self._carries)
@@ -61,4 +81,4 @@ class LaneFeed:
 
 
 def _joined(answers: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-    return np.concatenate(answers[1:]) if len(answers) > 1 else answers[0]
+    return np.concatenate(answers) if answers else np.zeros((0, 0), np.float32)

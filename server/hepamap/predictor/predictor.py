@@ -53,7 +53,7 @@ class Predictor:
         self._shrunk = 1
         # What one patch gives: a number, or one for each of its pixels.
         self._answer_shape = (patch_m, patch_m) if by_pixel else ()
-        self._strips: dict[tuple[int, int], StripNetwork] = {}
+        self._strips: dict[tuple[int, int | None], StripNetwork] = {}
         self._unpadded: dict[str, Any] = {}
         self._rebuild: Callable[[str], Any] | None = None
         self._gave_way = False
@@ -154,7 +154,13 @@ class Predictor:
             lambda: self.strip_rows_m(positions),
             lambda strip, state: self._advance(strip, state, positions),
             carries,
+            last_multiple_m=UNIT_M if self._takes_any_height else None,
         )
+
+    @property
+    def _takes_any_height(self) -> bool:
+        """Whether one graph serves strips of all heights; elsewhere each is compiled, or tuned, for itself (for minutes)."""
+        return self._device == "cpu" and not backend.compiles_shapes()
 
     def strip_rows_m(self, positions: int) -> int:
         """Height of the strips that a lane is computed in, model px; a multiple of 16."""
@@ -178,9 +184,9 @@ class Predictor:
     def _advance_once(
         self, rest: NDArray[np.float32], carries: list[NDArray[Any]], positions: int
     ) -> tuple[NDArray[np.float32], list[NDArray[Any]]]:
-        # A strip that was cut before memory ran short may not divide evenly: then in single units.
-        rows_m = self.strip_rows_m(positions)
-        rows_m = rows_m if rest.shape[1] % rows_m == 0 else UNIT_M
+        rows_m = min(self.strip_rows_m(positions), rest.shape[1])
+        if rest.shape[1] % rows_m and not self._takes_any_height:
+            rows_m = UNIT_M  # a strip that was cut before memory ran short: in single units, which any divides into
         network = self._strip_network(positions, rows_m)
         # Of another type only where the lane began on a GPU in 16 bits.
         state = [carry.astype(kind, copy=False) for carry, kind in zip(carries, network.carry_dtypes, strict=True)]
@@ -189,12 +195,13 @@ class Predictor:
         return self._checked(np.asarray(answer), (1, rows_m // UNIT_M, positions, 2))[0], carries
 
     def _strip_network(self, positions: int, rows_m: int) -> StripNetwork:
-        key = (positions, rows_m)
+        fixed = None if self._takes_any_height else rows_m
+        key = (positions, fixed)
         if key not in self._strips:
             from hepamap.networks.strips import strip_network
 
             with backend.policy(self.policy), self._scope():
-                network = strip_network(self.model, rows_m, positions, self._unpadded, segments=self._segments)
+                network = strip_network(self.model, fixed, positions, self._unpadded, segments=self._segments)
             backend.compile_graph(network.model)
             self._strips[key] = network
         return self._strips[key]
