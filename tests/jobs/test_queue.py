@@ -140,8 +140,8 @@ def test_idle_and_busy_workers_look_around_without_a_trace(
     assert "ERROR" not in log.read_text(encoding="utf-8")[before:]
 
 
-def test_a_worker_that_stops_hands_its_computation_to_the_next(store: JobStore) -> None:
-    begun = threading.Event()
+def until_cancelled(begun: threading.Event) -> JobHandler:
+    """A handler that says when it has begun, and works until it is to end."""
 
     def patient(work: Computation, context: JobContext) -> JobResult:
         begun.set()
@@ -149,8 +149,13 @@ def test_a_worker_that_stops_hands_its_computation_to_the_next(store: JobStore) 
             time.sleep(0.01)
         raise CancelledError
 
+    return patient
+
+
+def test_a_worker_that_stops_hands_its_computation_to_the_next(store: JobStore) -> None:
+    begun = threading.Event()
     job = add(store)
-    with working(store, patient):
+    with working(store, until_cancelled(begun)):
         assert begun.wait(PATIENCE_S)
     assert now(store, job).state is JobState.QUEUED
     with working(store, at_once):
@@ -191,15 +196,8 @@ def test_what_is_handed_back_while_the_database_dies_is_handed_back_all_the_same
 ) -> None:
     store = JobStore.open(postgres.new_database())
     begun = threading.Event()
-
-    def patient(work: Computation, context: JobContext) -> JobResult:
-        begun.set()
-        while not context.cancelled():
-            time.sleep(0.01)
-        raise CancelledError
-
     job = add(store)
-    with ExitStack() as stack, capture_logs() as logs, working(store, patient):
+    with ExitStack() as stack, capture_logs() as logs, working(store, until_cancelled(begun)):
         assert begun.wait(PATIENCE_S)
         stack.enter_context(dying_before_the_entry(postgres, monkeypatch))
     assert now(store, job).state is JobState.QUEUED

@@ -88,6 +88,7 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] = WORKER_COM
             closing(outline_children()) as geometers,
         ):
             app.state.services = Services(settings, store, JobWatch(store.get), readers, geometers)
+            app.state.readiness = health.Readiness()
             app.state.access = access = Access.of(settings, store.engine)
             trail = None if access.notes is None else access.notes.trail
             supervisor = _start_worker(settings, worker_command)

@@ -71,9 +71,11 @@ class LaneFeed:
     def finish(self) -> NDArray[np.float32]:
         """The answers of the rows that still wait, with white below them as far as a strip needs it; as `feed`."""
         missing = -sum(map(len, self._kept)) % (self._last_multiple_m or self.rows_m)
-        answers = self.feed(np.full((missing, self.width_m, 3), _WHITE, np.uint8))
+        answers = [self.feed(np.full((missing, self.width_m, 3), _WHITE, np.uint8))]
         last, self._kept = np.concatenate(self._kept), []
-        return _joined([rows for rows in (answers, self._advance(last) if len(last) else answers[:0]) if len(rows)])
+        if len(last):
+            answers.append(self._advance(last))
+        return _joined([rows for rows in answers if len(rows)])
 
     def _advance(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         answer, self._carries = self._step(pixels[None].astype(np.float32) / np.float32(_WHITE), self._carries)

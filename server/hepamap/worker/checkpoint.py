@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import structlog
 
+from hepamap.folders import sync_folder
 from hepamap.maps import Piece
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -73,7 +74,7 @@ class FolderCheckpoint:
                 os.fsync(file.fileno())
             is_new = not path.exists()
             partial.replace(path)
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
         except OSError as error:
             with contextlib.suppress(OSError):
                 partial.unlink()
@@ -95,14 +96,3 @@ def _usable(name: str) -> str:
     if not _USABLE_NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no name of a piece or of a computation")
     return name
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have the new name itself on the disk; Windows cannot, and does not need to."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

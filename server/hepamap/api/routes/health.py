@@ -40,10 +40,7 @@ async def live() -> LiveAnswer:
 )
 async def ready(request: Request, services: ServicesOf, response: Response) -> ReadyAnswer:
     """Whether an analysis that is asked for now would be done."""
-    state = request.app.state
-    if not hasattr(state, "readiness"):
-        state.readiness = Readiness()
-    answer: ReadyAnswer = await state.readiness.of(services)
+    answer: ReadyAnswer = await request.app.state.readiness.of(services)
     if answer.status != "ready":
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
     return answer
