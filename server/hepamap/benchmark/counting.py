@@ -83,7 +83,7 @@ class CountingLane:
     def _counted(self, work: Callable[..., NDArray[np.float32]], *given: Any) -> NDArray[np.float32]:
         started = time.perf_counter()
         answer = work(*given)
-        # What is computed, not what is given: where a graph takes one height only, the last strip of a lane is filled up with white.
+        # What is computed, not what is given: where a graph takes one height only, the last strip is filled up with white.
         self._count.add(UNIT_M * len(answer) * self._lane.width_m, time.perf_counter() - started)
         return answer
 
