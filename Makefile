@@ -64,8 +64,9 @@ contract: install  ## 200 requests of each kind to each call of the OpenAPI docu
 fuzz: install  ## 2000 slides of each kind with changed bytes; says how they ended.
 	HEPAMAP_TEST_FUZZED_SLIDES=2000 $(BIN)/python -m pytest -s tests/api/test_fuzzed_slides.py
 
-polling: install  ## Time GET /health/live while a slide runs and 50 clients poll; fails above 100 ms at p99.
+polling: install  ## Time GET /health/live while a slide runs and 50 clients poll, without and with keys; fails above 100 ms at p99.
 	$(BIN)/python -m tests.worker.polling
+	$(BIN)/python -m tests.worker.polling --keys
 
 slider: install  ## Time a resection's contours from the threshold slider to QuPath's hierarchy (a stand-in; Groovy, JavaFX); fails above 300 ms.
 	HEPAMAP_TEST_SLIDER_MOVES=20 $(BIN)/python -m pytest -s tests/qupath/test_resection.py
