@@ -47,6 +47,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rates are measured on next to nothing, and networks take small pieces."""
     monkeypatch.setattr(rates, "_AT_LEAST_S", 0.0)
     monkeypatch.setattr(rates, "_AT_LEAST_RUNS", 1)
+    monkeypatch.setattr(rates, "_TURNS", 1)
     monkeypatch.setattr(rates, "_CONVOLUTION", (1, 16, 16, 8))
     monkeypatch.setattr(rates, "_MATRIX", 64)
     monkeypatch.setattr(Predictor, "lane_positions", (13, 29, 45))
@@ -100,6 +101,8 @@ def test_all_ways_on_one_slide(tissue: Path, pack: ModelPack, opened: list[int],
     assert report.ratios["dense over patch mode, whole run"] == patch.seconds / dense.seconds
     assert report.ratios["dense over the authors' loop, whole run"] == loop.seconds / dense.seconds
     assert report.ratios["network's share of a dense run"] == dense.network_share
+    assert len(report.dense_seconds) == 3
+    assert sorted(report.dense_seconds)[1] == dense.seconds
     for mode in report.modes:
         assert 0 < mode.network_share <= 1
         assert mode.peak_memory_mb > 50
@@ -130,6 +133,30 @@ def test_the_table_shows_where_the_time_went() -> None:
     assert [second[title] for title in STAGES.values()] == ["1.0 %", "2.0 %", "80.0 %", "4.0 %", "3.0 %", "2.5 %", "7.5 %"]
     assert [first[title] for title in STAGES.values()] == ["–", "25.0 %", "75.0 %", "–", "–", "–", "–"]
     assert (first["peak memory (MB)"], second["peak memory (MB)"]) == ("1000", "1234")
+
+
+def test_the_network_alone_is_compared_turn_by_turn(pack: ModelPack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that gets slower and slower: dense is ten times as fast in each turn but one, whatever the medians say."""
+    predictor = Predictor.load(pack, "float32")
+    monkeypatch.setattr(Predictor, "batch_size", 8)
+    monkeypatch.setattr(Predictor, "strip_rows_m", lambda *_: 64)
+    patches, answers, pixels = 4 * 8, 4 * 4 * 29, 4 * 64 * 692
+    patch_s = [1.0, 2.0, 4.0]
+    ratios = [10.0, 30.0, 10.0]
+    lane_s = [of_patch * answers / patches / ratio for of_patch, ratio in zip(patch_s, ratios, strict=True)]
+    monkeypatch.setattr(rates, "seconds_in_turns", lambda *_: list(zip(patch_s, lane_s, strict=True)))
+    alone = rates.network_alone(predictor, 29, 16)
+    assert alone.dense_over_patch == pytest.approx(10.0)
+    assert alone.patch == patches / 2.0
+    assert alone.dense == pytest.approx(answers / sorted(lane_s)[1])
+    assert alone.fed_per_s == pytest.approx(pixels / sorted(lane_s)[1])
+    assert rates.network_alone(predictor, 29, 32).dense == pytest.approx(alone.dense / 4)  # a fourth of the answers count
+
+
+def test_turns_alternate() -> None:
+    done: list[str] = []
+    assert len(rates.seconds_in_turns(lambda: done.append("a"), lambda: done.append("b"))) == 7
+    assert done == ["a", "b"] * 8  # the first time for what is built then
 
 
 @pytest.mark.usefixtures("no_network")
@@ -163,7 +190,7 @@ def test_a_network_without_dense_mode_is_refused(tissue: Path, pack: ModelPack, 
 def test_the_command_says_what_went_otherwise(tissue: Path, pack: ModelPack, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = {"device": "cpu", "cpus": 2, "precision": "float32", "convolution": 1.0, "matrix_product": 1.0}
     about = {"name": "s", "tissue_mm2": 1.0, "stride": 16}
-    report = BenchmarkReport(machine, "m", about, (), {}, {}, ({"code": "gpu_failed", "message": "It ran on the CPU."},))
+    report = BenchmarkReport(machine, "m", about, (), {}, {}, warnings=({"code": "gpu_failed", "message": "It ran on the CPU."},))
     monkeypatch.setattr("hepamap.benchmark.run_benchmark", lambda *_, **__: report)
     command = ["bench", str(tissue), "--model", "tiny-5x", "--models-dir", str(pack.folder.parents[1]), "--json"]
     answer = CliRunner().invoke(app, command)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hepamap.networks.dense import UNIT_M
 from hepamap.predictor import Predictor
 
 _AT_LEAST_S = 3.0
 _AT_LEAST_RUNS = 3
+_TURNS = 7
 _CONVOLUTION = (4, 64, 64, 256)  # images, height, width, channels: the shape in which VGG16 spends most of its time
 _MATRIX = 2048
 
@@ -23,9 +26,7 @@ def median_seconds(work: Callable[[], Any]) -> float:
     work()
     times: list[float] = []
     while len(times) < _AT_LEAST_RUNS or sum(times) < _AT_LEAST_S:
-        started = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - started)
+        times.append(_seconds(work))
     return statistics.median(times)
 
 
@@ -67,22 +68,46 @@ def operations_per_pixel(model: Any) -> float:
     return total / side**2
 
 
-def patches_per_second_alone(predictor: Predictor) -> float:
-    """Patch mode on arrays that are ready: no slide, no reading."""
-    size = (4 * predictor.batch_size, predictor.patch_m, predictor.patch_m, 3)
-    patches = np.random.default_rng(0).integers(0, 256, size, np.uint8)
-    return len(patches) / median_seconds(lambda: predictor.predict(patches))
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """A network on arrays that are ready: no slide, no reading; medians."""
+
+    patch: float
+    """Patches a second, in batches."""
+    dense: float
+    """Patches a second out of a lane, those of a stride among its answers."""
+    dense_over_patch: float
+    """Not of the two above: of each turn, so that what slowed the machine down for a while slowed both ways."""
+    fed_per_s: float
+    """Pixels that the lane takes a second."""
 
 
-def lane_alone(predictor: Predictor, positions: int, stride_m: int) -> tuple[float, float]:
-    """Dense mode on arrays that are ready.
-
-    Returns:
-        Patches a second, counting those of a stride among the answers; pixels fed a second.
-    """
+def network_alone(predictor: Predictor, positions: int, stride_m: int) -> Alone:
+    """Patch mode and a lane of a width in turns."""
+    random = np.random.default_rng(0)
+    patches = random.integers(0, 256, (4 * predictor.batch_size, predictor.patch_m, predictor.patch_m, 3), np.uint8)
     lane = predictor.open_lane(positions)
-    rows_m = 4 * lane.rows_m
-    pixels = np.random.default_rng(0).integers(0, 256, (rows_m, lane.width_m, 3), np.uint8)
-    seconds = median_seconds(lambda: lane.feed(pixels))
-    answers = rows_m / UNIT_M * positions / (stride_m / UNIT_M) ** 2
-    return answers / seconds, rows_m * lane.width_m / seconds
+    pixels = random.integers(0, 256, (4 * lane.rows_m, lane.width_m, 3), np.uint8)
+    turns = [
+        (len(patches) / of_patches, _answers(pixels, positions, stride_m) / of_lane, pixels[..., 0].size / of_lane)
+        for of_patches, of_lane in seconds_in_turns(lambda: predictor.predict(patches), lambda: lane.feed(pixels))
+    ]
+    patch, dense, fed = (statistics.median(rates) for rates in zip(*turns, strict=True))
+    return Alone(patch, dense, statistics.median(turn[1] / turn[0] for turn in turns), fed)
+
+
+def seconds_in_turns(first: Callable[[], Any], second: Callable[[], Any]) -> list[tuple[float, float]]:
+    """Times of two pieces of work, one after the other and again; both were done once before."""
+    first()
+    second()
+    return [(_seconds(first), _seconds(second)) for _ in range(_TURNS)]
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def _answers(pixels: NDArray[np.uint8], positions: int, stride_m: int) -> float:
+    return len(pixels) / UNIT_M * positions / (stride_m / UNIT_M) ** 2

@@ -65,6 +65,8 @@ class BenchmarkReport:
     network_alone: Mapping[str, float]
     """Patches a second on ready arrays, by mode."""
     ratios: Mapping[str, float]
+    dense_seconds: tuple[float, ...] = ()
+    """Of the dense runs, in their order; the one in the middle is among the modes."""
     warnings: tuple[Mapping[str, str], ...] = ()
     """Code and message of what went otherwise than the machine promised."""
 
@@ -92,7 +94,13 @@ def markdown(report: BenchmarkReport) -> str:
         _MEMORY,
     ]
     alone = ", ".join(f"{name} {rate:.0f}" for name, rate in report.network_alone.items())
-    lines += ["", f"Network alone, on ready arrays, patches/s: {alone}.", ""]
+    runs = ", ".join(f"{seconds:.1f}" for seconds in report.dense_seconds)
+    lines += [
+        "",
+        f"Dense runs, s: {runs}; the one in the middle counts.",
+        f"Network alone, on ready arrays, patches/s: {alone}.",
+        "",
+    ]
     lines += [f"- {name}: {value:.2f}" for name, value in report.ratios.items()]
     return "\n".join(lines) + "\n"
 
