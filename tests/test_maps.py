@@ -97,6 +97,37 @@ def test_the_map_does_not_depend_on_how_the_slide_is_cut(write_slide: WriteSlide
         assert other == pytest.approx(maps[0], abs=1e-5, nan_ok=True)
 
 
+def test_what_is_read_at_once_is_no_more_for_wide_lanes(
+    write_slide: WriteSlide, network: keras.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lanes of 308 and 1204 px, a slide of 900: 100 and 25 rows at once, and the same values."""
+    path = write_slide(pixels(700, 900), MPP)
+    read: list[tuple[int, int]] = []
+    plain = Slide.read_region
+
+    def noted(self: Slide, region_l0: Region, mpp: float) -> NDArray[np.uint8]:
+        answer = plain(self, region_l0, mpp)
+        read.append(answer.shape[:2])
+        return answer
+
+    chosen = AnalysisParameters(MPP, PATCH_M, 16, 0.5, 0, 0, mode="dense")
+    maps = []
+    for positions, at_once in ((5, 10**9), (5, 30_800), (61, 30_800)):
+        predictor = Predictor(network, PATCH_M)
+        predictor.lane_positions = (positions,)
+        monkeypatch.setattr("hepamap.maps.dense._CHUNK_PIXELS", at_once)
+        monkeypatch.setattr("hepamap.maps.dense._FIRST_ROWS_M", 16)
+        monkeypatch.setattr(Slide, "read_region", noted)
+        read.clear()
+        with Slide.open(path) as slide:
+            maps.append(analyse(slide, predictor, chosen, {}).map.values)
+        width_m = 16 * (positions - 1) + PATCH_M + 180
+        of_lanes = [rows for rows, columns in read if columns == width_m]
+        assert max(of_lanes) == min(512, at_once // width_m)
+    for other in maps[1:]:
+        assert other == pytest.approx(maps[0], abs=1e-5, nan_ok=True)
+
+
 def test_a_region_gives_the_values_of_the_whole(write_slide: WriteSlide, predictor: Predictor) -> None:
     chosen = AnalysisParameters(MPP, PATCH_M, 16, 0.5, 0, 0, mode="dense")
     shape = shapely.Polygon([(110.5, 200), (600, 133.3), (500, 640), (150, 500)])

@@ -23,7 +23,8 @@ from hepamap.slide import Slide
 from hepamap.tiles import read_ahead
 from hepamap.tissue import background_counts, tissue_from_counts
 
-_CHUNK_ROWS_M = 512  # what is read at once: large enough that the slide's tiles are not decoded twice
+_CHUNK_PIXELS = 1_400_000  # what is read at once, however wide the lane: so memory is the same on all slides
+_CHUNK_ROWS_M = 512  # of narrow lanes, at most
 _FIRST_ROWS_M = 128  # of the first lane: the network waits for them
 _FINEST_STRIDE_M = 8
 
@@ -218,12 +219,13 @@ def _walk(
 
 
 def _chunks(walks: list[_Walk], patch_m: int) -> Iterator[_Chunk]:
-    most = _FIRST_ROWS_M
+    at_once_m = _FIRST_ROWS_M
     for walk in walks:
         first, rows_m = 0, walk.fed_rows_m(patch_m)
         while first < rows_m:
-            yield _Chunk(walk, first, min(most, rows_m - first))
-            first, most = first + most, _CHUNK_ROWS_M
+            yield _Chunk(walk, first, min(at_once_m, rows_m - first))
+            first += at_once_m
+            at_once_m = min(_CHUNK_ROWS_M, _CHUNK_PIXELS // lane_width_m(walk.lane.width, patch_m))
 
 
 def _values(walk: _Walk, answers: NDArray[np.float32], background: NDArray[np.uint8], patch_m: int) -> NDArray[np.float32]:

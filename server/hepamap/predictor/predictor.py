@@ -20,13 +20,13 @@ from hepamap.predictor.lane_feed import LaneFeed
 
 _PIXELS_AT_ONCE = {"cpu": 64 * 64 * 64, "gpu": 1024 * 64 * 64}
 """Pixels of the patches of one batch, by device; halved when memory runs short."""
-_STRIP_PIXELS = {"cpu": 420_000, "gpu": 4_600_000}
+_STRIP_PIXELS = {"cpu": 640_000, "gpu": 4_600_000}
 """Pixels of one strip of a lane, however wide it is: so memory is the same on all slides."""
 _STRIP_ROWS_M = {"cpu": (64, 256), "gpu": (64, 1024)}
 _SEGMENTS = {"cpu": 4, "gpu": 1}
 """Into how many segments, computed as one batch, a strip's width is cut: oneDNN shares out a batch, and hardly one wide image."""
-_LANE_POSITIONS = tuple(range(29, 254, 16))
-"""Widths of lanes, in patches 16 px apart; each that is used is a graph of its own. 253 of them are a field of 4 k pixels."""
+_LANE_POSITIONS = tuple(range(29, 382, 16))
+"""Widths of lanes, in patches 16 px apart; each that is used is a graph of its own. 381 of them are 11 mm at stride 16."""
 _GAVE_WAY_FOR_MEMORY = ("gpu_memory", "The GPU's memory did not suffice: the network ran on the CPU, which takes longer.")
 _GAVE_WAY = (
     "gpu_failed",
