@@ -222,10 +222,11 @@ def _chunks(walks: list[_Walk], patch_m: int) -> Iterator[_Chunk]:
     at_once_m = _FIRST_ROWS_M
     for walk in walks:
         first, rows_m = 0, walk.fed_rows_m(patch_m)
+        most = _CHUNK_PIXELS // lane_width_m(walk.lane.width, patch_m)
         while first < rows_m:
-            yield _Chunk(walk, first, min(at_once_m, rows_m - first))
-            first += at_once_m
-            at_once_m = min(_CHUNK_ROWS_M, _CHUNK_PIXELS // lane_width_m(walk.lane.width, patch_m))
+            chunk = _Chunk(walk, first, min(at_once_m, most, rows_m - first))
+            yield chunk
+            first, at_once_m = first + chunk.rows_m, _CHUNK_ROWS_M
 
 
 def _values(walk: _Walk, answers: NDArray[np.float32], background: NDArray[np.uint8], patch_m: int) -> NDArray[np.float32]:

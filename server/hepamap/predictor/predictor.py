@@ -26,7 +26,7 @@ _STRIP_ROWS_M = {"cpu": (64, 256), "gpu": (64, 1024)}
 _SEGMENTS = {"cpu": 4, "gpu": 1}
 """Into how many segments, computed as one batch, a strip's width is cut: oneDNN shares out a batch, and hardly one wide image."""
 _LANE_POSITIONS = tuple(range(29, 382, 16))
-"""Widths of lanes, in patches 16 px apart; each that is used is a graph of its own. 381 of them are 11 mm at stride 16."""
+"""Widths of lanes, in patches 16 px apart; each that is used is a graph of its own. 381 of them are 11 mm at 5X."""
 _GAVE_WAY_FOR_MEMORY = ("gpu_memory", "The GPU's memory did not suffice: the network ran on the CPU, which takes longer.")
 _GAVE_WAY = (
     "gpu_failed",
