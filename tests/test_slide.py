@@ -1,6 +1,7 @@
 import errno
 import os
 import shutil
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,21 @@ def test_a_blank_thumbnail_needs_no_pixel_size(write_slide: WriteSlide) -> None:
         assert slide.thumbnail(90).shape == (30, 90, 3)
         with pytest.raises(PixelSizeMissingError):
             slide.read_region(Region(0, 0, 10, 10), 1.84)
+
+
+def test_a_picture_of_a_large_level_is_read_piece_by_piece(write_slide: WriteSlide, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.broadcast_to(gradient(4096, 1)[0], (4096, 4096, 3))
+    with Slide.open(write_slide(np.ascontiguousarray(image), 0.46)) as slide:
+        tracemalloc.start()
+        try:
+            picture = slide.thumbnail(512)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        monkeypatch.setattr("hepamap.slide._BLOCK_HEIGHT_PX", 4096)
+        at_once = slide.thumbnail(512)
+    assert np.array_equal(picture, at_once)
+    assert peak < 100e6  # some 250 at once, of which 50 are the level in RGB
 
 
 def test_the_fingerprint_is_of_the_content(write_slide: WriteSlide, tmp_path: Path) -> None:
