@@ -169,7 +169,7 @@ def test_a_picture_of_a_large_level_is_read_piece_by_piece(write_slide: WriteSli
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
-        monkeypatch.setattr("hepamap.slide._BLOCK_HEIGHT_PX", 4096)
+        monkeypatch.setattr("hepamap.slide._BLOCK_PX", 4096)
         at_once = slide.thumbnail(512)
     assert np.array_equal(picture, at_once)
     assert peak < 100e6  # some 250 at once, of which 50 are the level in RGB

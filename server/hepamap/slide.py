@@ -36,11 +36,12 @@ SANE_PIXEL_SIZE_UM = (0.05, 100.0)
 _MAX_ANISOTROPY = 1.5
 _COARSER_TOLERANCE = 1.05  # a slide up to 5 % coarser than the model is interpolated, not refused
 _LEVEL_TOLERANCE = 1.01  # a level up to 1 % coarser than asked for still serves: scanners round their pixel sizes
-# What is decoded at once, level px: bounds the memory of any read. Wide rather than high, as lanes and tiles are read.
-_BLOCK_WIDTH_PX, _BLOCK_HEIGHT_PX = 4096, 1024
+_BLOCK_PX = 1024  # longest side of what is decoded at once, level px: bounds the memory of any read
 _ANCHOR_PX = 1024  # where OpenSlide's place on a level is not whole, reads begin at multiples of this many level px
 _ANCHORED_KEPT = 24  # such blocks that are kept, 3 MB each: strips are lower than they, and each strip needs all that it touches
-_CACHE_BYTES = 128 * 2**20  # decoded tiles that OpenSlide keeps: a row of tiles under the widest strip that is read, and the next
+_CACHE_BYTES = (
+    64 * 2**20
+)  # decoded tiles that OpenSlide keeps: of most slides, a row of tiles under the widest strip, and the next
 _MARGIN_PX = 2  # read around such a block and cut off: OpenSlide blends its outermost pixels with nothing
 
 
@@ -219,8 +220,8 @@ class Slide:
     def _read_sampled(self, x: AxisSampling, y: AxisSampling) -> NDArray[np.uint8]:
         level = self._level_for(min(x.step_l0, y.step_l0))
         out = np.full((y.count, x.count, 3), 255, np.uint8)
-        for rows in _blocks(y, level.downsample_y, _BLOCK_HEIGHT_PX):
-            for columns in _blocks(x, level.downsample_x, _BLOCK_WIDTH_PX):
+        for rows in _blocks(y, level.downsample_y):
+            for columns in _blocks(x, level.downsample_x):
                 self._read_block(out, level, x, y, columns, rows)
         return out
 
@@ -303,9 +304,9 @@ def _downsample(size_l0: int, size_level: int) -> float:
     return ratio
 
 
-def _blocks(axis: AxisSampling, downsample: float, most_px: int) -> Iterator[range]:
-    """Output pixels along one axis, cut so that a block decodes at most about `most_px` level px."""
-    length = max(1, int(most_px * downsample / axis.step_l0))
+def _blocks(axis: AxisSampling, downsample: float) -> Iterator[range]:
+    """Output pixels along one axis, cut so that a block decodes at most about `_BLOCK_PX` level px."""
+    length = max(1, int(_BLOCK_PX * downsample / axis.step_l0))
     for start in range(0, axis.count, length):
         yield range(start, min(axis.count, start + length))
 

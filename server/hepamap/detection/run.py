@@ -109,6 +109,9 @@ def detect(
         progress(Progress(0, 1, "loading the model"))
         predictor = detector.predictor(pack)
         loaded = time.perf_counter()
+        view_l0 = _view(slide, checked.parameters.region_l0)
+        # Before the network takes its memory: the picture of a large slide would come on top of it.
+        thumbnail = _overview(slide, view_l0, checked.parameters.mpp / slide.pixel_size.x_um)
         try:
             analysis = _analyse(slide, checked, predictor, progress, cancelled, checkpoint)
         except PredictionInvalidError:
@@ -119,8 +122,6 @@ def detect(
             analysis = _analyse(slide, checked, predictor, progress, cancelled, checkpoint)
         machine = [Warning_(*warning) for warning in predictor.warnings]
         summary = _summary(analysis, replace(checked, warnings=[*checked.warnings, *machine]))
-        view_l0 = _view(slide, checked.parameters.region_l0)
-        thumbnail = _overview(slide, view_l0, analysis.map.lattice.grid.scale_x)
     progress(Progress(1, 1, "writing"))
     summary["seconds"] |= {"loading": loaded - started, "total": time.perf_counter() - started}
     write_result(
