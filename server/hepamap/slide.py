@@ -38,10 +38,8 @@ _COARSER_TOLERANCE = 1.05  # a slide up to 5 % coarser than the model is interpo
 _LEVEL_TOLERANCE = 1.01  # a level up to 1 % coarser than asked for still serves: scanners round their pixel sizes
 _BLOCK_PX = 1024  # longest side of what is decoded at once, level px: bounds the memory of any read
 _ANCHOR_PX = 1024  # where OpenSlide's place on a level is not whole, reads begin at multiples of this many level px
-_ANCHORED_KEPT = 24  # such blocks that are kept, 3 MB each: strips are lower than they, and each strip needs all that it touches
-_CACHE_BYTES = (
-    64 * 2**20
-)  # decoded tiles that OpenSlide keeps: of most slides, a row of tiles under the widest strip, and the next
+_ANCHORED_KEPT = 32  # such blocks that are kept, 3 MB each: strips are lower than they, and each strip needs all that it touches
+_CACHE_BYTES = 64 * 2**20  # decoded tiles that OpenSlide keeps: of most slides, a row of tiles under the widest strip
 _MARGIN_PX = 2  # read around such a block and cut off: OpenSlide blends its outermost pixels with nothing
 
 
