@@ -1,4 +1,7 @@
-"""A worker that makes real maps with a slow, simple network in place of a trained one; each answer leaves a line in a file."""
+"""A worker that makes real maps with a slow, simple network in place of a trained one; each answer leaves a line in a file.
+
+While there is a file `hold` in the data folder, no analysis gets beyond opening its slide.
+"""
 
 from __future__ import annotations
 
@@ -42,16 +45,19 @@ class Brightness:
 
 
 class BrightnessDetector(Detector):
-    def __init__(self, models_dir: Path, pause_s: float, log: Path | None = None) -> None:
+    def __init__(self, models_dir: Path, pause_s: float, log: Path | None = None, hold: Path | None = None) -> None:
         super().__init__(models_dir)
         self._network = Brightness(pause_s, log)
+        self._hold = hold
 
     def predictor(self, pack: ModelPack) -> Predictor:
+        while self._hold is not None and self._hold.exists():
+            time.sleep(0.02)
         return cast(Predictor, self._network)
 
 
 def handlers_of(settings: Settings) -> Handlers:
-    detector = BrightnessDetector(settings.models_dir, 0.02, settings.data_dir / "answers.log")
+    detector = BrightnessDetector(settings.models_dir, 0.02, settings.data_dir / "answers.log", settings.data_dir / "hold")
     handler = DetectionHandler(detector, settings.results_dir, settings.scratch_dir)
     return Handlers({ANALYSIS: handler}, clean_up=handler.clean_up)
 

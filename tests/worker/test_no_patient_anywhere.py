@@ -35,8 +35,11 @@ def test_marks_of_a_patient_are_in_the_answer_alone(start: ServerFactory, settin
         wait_for(lambda: server.get(good)["finished_at"], 60)
         own = good["links"]
         # It is damaged between the question and the work: the worker's error names the file.
+        hold = settings.data_dir / "hold"
+        hold.touch()
         bad = server.post(named, identity=IDENTITY, threshold=0.6)
         named.write_bytes(named.read_bytes()[: named.stat().st_size // 2])
+        hold.unlink()
         wait_for(lambda: server.get(bad)["finished_at"], 60)
         wait_for(lambda: receiver.requests, 30)
         assert server.get(good)["identity"] == IDENTITY
