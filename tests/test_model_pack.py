@@ -7,8 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hepamap.errors import ModelNotFoundError, PackDamagedError, PackInvalidError
-from hepamap.model_pack import ModelPack, find_pack, list_packs, load_pack, manifest_schema_json, write_pack
+from hepamap.errors import ModelChangedError, ModelNotFoundError, OutputNotWritableError, PackDamagedError, PackInvalidError
+from hepamap.model_pack import (
+    ModelPack,
+    find_pack,
+    list_packs,
+    load_pack,
+    manifest_schema_json,
+    require_writable,
+    rewrite_manifest,
+    write_pack,
+)
 from tests.packs import manifest_body
 
 WEIGHTS = {"block1_conv1/kernel": np.linspace(-1, 1, 24).reshape(2, 3, 4), "block1_conv1/bias": np.zeros(4)}
@@ -118,3 +127,27 @@ def test_an_old_pack_goes_only_when_the_new_one_stands(tmp_path: Path, monkeypat
 def test_the_published_schema_is_the_one_in_force() -> None:
     published = Path(__file__).resolve().parents[1] / "models" / "model.schema.json"
     assert published.read_text(encoding="utf-8") == manifest_schema_json()
+
+
+NOWHERE = Path("/proc/hepamap")
+"""No one may make a folder there, nor may root."""
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="/proc is of Linux")
+def test_a_folder_that_cannot_be_written_is_known_before_the_work(tmp_path: Path) -> None:
+    require_writable(tmp_path / "models" / "tiny-5x" / "1.0.0")
+    assert list(tmp_path.iterdir()) == []
+    folder = NOWHERE / "tiny-5x" / "1.0.0"
+    with pytest.raises(OutputNotWritableError, match=r"tiny-5x/1\.0\.0 cannot be written") as caught:
+        require_writable(folder)
+    assert "--resume" in caught.value.cure
+    with pytest.raises(OutputNotWritableError):
+        write_pack(folder, manifest_body("tiny-5x", "1.0.0"), WEIGHTS, "")
+
+
+def test_other_weights_are_not_described_by_what_was_measured(tmp_path: Path) -> None:
+    pack = write(tmp_path, "tiny-5x")
+    new = write_pack(pack.folder, manifest_body("tiny-5x", "1.0.0"), {"a/b": np.ones(3)}, "")
+    with pytest.raises(ModelChangedError, match="replaced since"):
+        rewrite_manifest(pack, default_stride=32)
+    assert load_pack(pack.folder).manifest == new.manifest

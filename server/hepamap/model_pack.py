@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from hepamap.errors import ModelNotFoundError, PackDamagedError, PackInvalidError
+from hepamap.errors import ModelChangedError, ModelNotFoundError, OutputNotWritableError, PackDamagedError, PackInvalidError
 from hepamap.folders import put_in_place
 
 DEFAULT_MODEL = "hcc-10x"
@@ -257,6 +257,31 @@ def find_pack(models_dir: Path, name: str) -> ModelPack:
     )
 
 
+def require_writable(folder: Path) -> None:
+    """Check that a pack could be written into a folder, or changed there, before hours go into what it is to hold.
+
+    Args:
+        folder: `<models>/<id>/<version>`; neither it nor those above it need be there.
+
+    Raises:
+        OutputNotWritableError: it could not.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        Path(tempfile.mkdtemp(prefix=".probe-", dir=existing)).rmdir()
+    except OSError as error:
+        raise not_writable(folder, error) from error
+
+
+def not_writable(folder: Path, error: OSError) -> OutputNotWritableError:
+    """What to say where a pack's folder refuses."""
+    return OutputNotWritableError(
+        f"The model pack {folder.parent.name}/{folder.name} cannot be written ({error.strerror}).",
+        cure="Check permissions and free space of the models folder, or name another with --models-dir. A training that had "
+        "ended is not lost: give its command again, with --resume.",
+    )
+
+
 def write_pack(
     folder: Path,
     body: ManifestBody,
@@ -273,40 +298,78 @@ def write_pack(
         weights: `<layer>/<variable>` to array.
         card: text of `MODEL_CARD.md`.
         dtype: type to store the numbers in.
+
+    Raises:
+        OutputNotWritableError: no permission, or the disk is full.
     """
     data = save_tensors({name: np.ascontiguousarray(value, dtype=dtype) for name, value in weights.items()})
     spec = WeightsSpec(file=WEIGHTS_NAME, sha256=hashlib.sha256(data).hexdigest(), dtype=dtype)
     manifest = PackManifest.model_validate({**body.model_dump(mode="json"), "weights": spec.model_dump()})
+    try:
+        _write_folder(folder, {WEIGHTS_NAME: data, MANIFEST_NAME: manifest_json(manifest).encode(), CARD_NAME: card.encode()})
+    except OSError as error:
+        raise not_writable(folder, error) from error
+    return load_pack(folder)
+
+
+def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".staging-", dir=folder.parent))
     try:
         staging.chmod(0o755)
-        (staging / WEIGHTS_NAME).write_bytes(data)
-        (staging / MANIFEST_NAME).write_text(manifest_json(manifest), encoding="utf-8")
-        (staging / CARD_NAME).write_text(card, encoding="utf-8")
+        for name, content in files.items():
+            (staging / name).write_bytes(content)
         put_in_place(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return load_pack(folder)
+
+
+def reloaded(pack: ModelPack) -> ModelPack:
+    """The pack as it stands on the disk now: others may have written into its manifest since it was loaded.
+
+    Raises:
+        ModelChangedError: it has other weights by now.
+    """
+    now = load_pack(pack.folder)
+    if now.computes != pack.computes:
+        raise ModelChangedError(
+            f"The model {pack.name} is not the one that was measured: the pack was replaced since.",
+            cure="Measure again. Whoever changes weights should give the pack a new version.",
+        )
+    return now
 
 
 def rewrite_manifest(pack: ModelPack, **changes: Any) -> ModelPack:
-    """Change fields of a pack's manifest, whole or not at all; the weights stay as they are.
+    """Change fields of a pack's manifest, whole or not at all; the weights, and all other fields, stay as they are on the disk.
 
     Raises:
         PackInvalidError: the manifest would break the schema.
+        ModelChangedError: the pack on the disk has other weights.
+        OutputNotWritableError: no permission, or the disk is full.
     """
     try:
-        manifest = PackManifest.model_validate({**pack.manifest.model_dump(mode="json"), **changes})
+        manifest = PackManifest.model_validate({**reloaded(pack).manifest.model_dump(mode="json"), **changes})
     except ValidationError as error:
         raise PackInvalidError(
             f"The manifest of {pack.name} cannot be changed: {error.errors()[0]['msg']}.",
             cure="Check the pack's modes and strides.",
         ) from error
-    partial = pack.folder / f".{MANIFEST_NAME}.partial"
-    partial.write_text(manifest_json(manifest), encoding="utf-8")
-    os.replace(partial, pack.folder / MANIFEST_NAME)
+    replace_text(pack.folder / MANIFEST_NAME, manifest_json(manifest))
     return ModelPack(pack.folder, manifest)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Replace a file of a pack, whole or not at all.
+
+    Raises:
+        OutputNotWritableError: no permission, or the disk is full.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise not_writable(path.parent, error) from error
 
 
 def manifest_json(manifest: PackManifest) -> str:

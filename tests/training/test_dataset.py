@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from shapely.geometry import box as rectangle
 
-from hepamap.errors import OutputExistsError, ResolutionTooCoarseError, SlideNotFoundError
+from hepamap.errors import OutputExistsError, OutputNotWritableError, ResolutionTooCoarseError, SlideNotFoundError
 from hepamap.slide import Slide
 from hepamap.training.build import DatasetSpec, build_dataset
 from hepamap.training.dataset import Dataset, combine, open_dataset
@@ -252,6 +252,21 @@ def test_show_counts_and_draws(dataset: Dataset, tmp_path: Path) -> None:
     left, right = sheet[:64, :64].mean(axis=(0, 1)), sheet[:64, 8 * 64 + 16 :][:, :64].mean(axis=(0, 1))
     assert left[0] > left[2]  # BGR: blue is toy liver
     assert right[2] > right[0]
+
+
+def test_the_sheet_of_a_data_set_without_training_patches(cohort: Path, tmp_path: Path) -> None:
+    build_dataset(cohort, tmp_path / "set", DatasetSpec(1.84, 64, {"test": 4}))
+    show_dataset(tmp_path / "set", tmp_path / "sheet.png")
+    sheet = cv2.imread(str(tmp_path / "sheet.png"))
+    assert sheet is not None
+    assert (sheet < 250).any()
+
+
+@pytest.mark.parametrize("name", ["sheet", "sheet.foo", "missing/sheet.png"])
+def test_a_sheet_that_cannot_be_written(dataset: Dataset, tmp_path: Path, name: str) -> None:
+    with pytest.raises(OutputNotWritableError, match="cannot be written") as caught:
+        show_dataset(dataset.folder, tmp_path / name)
+    assert ".png" in caught.value.cure
 
 
 def test_slides_of_one_name_are_two(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ SPEC = DatasetSpec(1.84, 64, {"train": 20, "val": 6})
         ({"Tumor": TUMOUR}, r"“val” has no non-tumour: its annotations are of “Tumor” \(tumour\)", "“unannotated”"),
         ({"Normal": LIVER, "Ignore*": TUMOUR}, r"“val” has no tumour: .* “Normal” \(non-tumour\)", "--tumour-class"),
         ({}, "“val” has no non-tumour: its annotations are of nothing that is an area", "“unannotated”"),
+        ({"Tumor": box(9, 9, 300, 300), "Normal": box(0, 0, 640, SIDE)}, r"no tumour of its own: 0\.287 mm² are drawn as", "Cut"),
         ({"Tumor": box(0, 0, 50, 50), "Normal": LIVER}, "“val” can have no patch of tumour: 1 of its slides", "Annotate more"),
     ],
 )

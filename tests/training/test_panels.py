@@ -1,18 +1,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hepamap.errors import OutputNotWritableError, ParameterError, StrideInvalidError
+from hepamap.detection import Detector
+from hepamap.errors import OutputNotWritableError, PackDamagedError, ParameterError, ResolutionTooCoarseError, StrideInvalidError
 from hepamap.model_pack import InputSpec, ModelPack, NetworkSpec, write_pack
+from hepamap.predictor import Predictor
 from hepamap.training.cohort import CohortSlide
-from hepamap.training.panels import compute_panels, draw_panels, looks
+from hepamap.training.evaluation.kept_maps import KeptMaps
+from hepamap.training.panels import compute_panels, draw_panels, looks, prepare_picture
 from tests.packs import manifest_body
 
 from .conftest import toy_pixels, tumour_and_liver, write_slide
@@ -22,6 +26,9 @@ class Red:
     """Tumour is red: 1 where a patch, or a pixel, has more red than blue."""
 
     batch_size = 16
+    device = "cpu"
+    policy = "float32"
+    warnings: tuple[tuple[str, str], ...] = ()
 
     def __init__(self, *, by_pixel: bool) -> None:
         self._by_pixel = by_pixel
@@ -31,9 +38,19 @@ class Red:
         return is_red if self._by_pixel else (is_red.mean(axis=(1, 2)) > 0.5).astype(np.float32)
 
 
-class Reds:
-    def predictor(self, pack: ModelPack) -> Any:
-        return Red(by_pixel=pack.manifest.network.kind == "segmentation")
+class RedDetector(Detector):
+    def __init__(self, models: Path) -> None:
+        super().__init__(models)
+        self.asked_for: list[str] = []
+
+    def predictor(self, pack: ModelPack) -> Predictor:
+        self.asked_for.append(pack.manifest.id)
+        return cast(Predictor, Red(by_pixel=pack.manifest.network.kind == "segmentation"))
+
+
+@pytest.fixture
+def maps(tmp_path: Path) -> KeptMaps:
+    return KeptMaps(tmp_path / "figure-maps", RedDetector(tmp_path / "models"))
 
 
 def packs(models: Path) -> list[ModelPack]:
@@ -48,7 +65,9 @@ def packs(models: Path) -> list[ModelPack]:
             update={"network": NetworkSpec(kind="segmentation", backbone="FCN8s", head="PIXELS"), **pixels}
         ),
     ]
-    return [write_pack(models / body.id / "1.0.0", body, {"x/kernel": np.zeros(1)}, "") for body in bodies]
+    return [
+        write_pack(models / body.id / "1.0.0", body, {"x/kernel": np.full(1, number)}, "") for number, body in enumerate(bodies)
+    ]
 
 
 @pytest.fixture
@@ -59,8 +78,8 @@ def row(tmp_path: Path) -> CohortSlide:
     return CohortSlide(tmp_path / "slide.tif", tmp_path / "slide.geojson", "patient", "test")
 
 
-def test_six_panels_with_what_each_found(row: CohortSlide, tmp_path: Path) -> None:
-    figure = compute_panels(row, looks(*packs(tmp_path / "models")), Reds())
+def test_six_panels_with_what_each_found(row: CohortSlide, maps: KeptMaps, tmp_path: Path) -> None:
+    figure = compute_panels(row, looks(*packs(tmp_path / "models")), maps)
     titles = ["What was drawn", "5X, no overlap", "5X, overlap", "10X, overlap", "U-Net, 5X", "FCN, 5X"]
     assert [panel.title for panel in figure.panels] == titles
     strides = [panel.map.lattice.grid.stride_m for panel in figure.panels[1:] if panel.map is not None]
@@ -111,12 +130,39 @@ def test_a_panels_resolution_has_some_latitude(tmp_path: Path, mpp: float, fits:
             looks(near, ten, unet, fcn)
 
 
-def test_what_cannot_be_done_is_said(row: CohortSlide, tmp_path: Path) -> None:
-    five, ten, unet, fcn = packs(tmp_path / "models")
+def test_a_stride_that_the_model_lacks_is_said(tmp_path: Path) -> None:
+    _, ten, unet, fcn = packs(tmp_path / "models")
     body = manifest_body("no-whole-step").model_copy(update={"strides": (8, 16), "default_stride": 16})
     short = write_pack(tmp_path / "models" / "short" / "1.0.0", body, {"x/kernel": np.zeros(1)}, "")
     with pytest.raises(StrideInvalidError):
         looks(short, ten, unet, fcn)
-    figure = compute_panels(row, looks(five, ten, unet, fcn)[:1], Reds())
-    with pytest.raises(OutputNotWritableError):
-        draw_panels(figure, tmp_path / "missing" / "figure.png")
+
+
+def test_what_is_wrong_is_known_before_the_first_map(row: CohortSlide, tmp_path: Path) -> None:
+    """A slide too coarse for the third map, weights that are damaged in the fifth, a picture with a file in its way."""
+    five, ten, unet, fcn = packs(tmp_path / "models")
+    detector = RedDetector(tmp_path / "models")
+    maps = KeptMaps(tmp_path / "figure-maps", detector)
+    coarse = replace(row, slide=write_slide(tmp_path / "coarse.tif", toy_pixels(1)))
+    with pytest.raises(ResolutionTooCoarseError):
+        compute_panels(coarse, looks(five, ten, unet, fcn), maps)
+    (fcn.folder / "weights.safetensors").write_bytes(b"damaged")
+    with pytest.raises(PackDamagedError):
+        compute_panels(row, looks(five, ten, unet, fcn), maps)
+    for picture in (row.slide / "figure.png", tmp_path):
+        with pytest.raises(OutputNotWritableError):
+            prepare_picture(picture)
+    assert detector.asked_for == []
+
+
+def test_the_maps_beside_a_picture_are_computed_once(row: CohortSlide, tmp_path: Path) -> None:
+    ways = looks(*packs(tmp_path / "models"))
+    folder = prepare_picture(tmp_path / "new" / "figure.png")
+    assert [path.name for path in folder.parent.iterdir()] == ["figure-maps"]
+    first = RedDetector(tmp_path / "models")
+    before = compute_panels(row, ways[:2], KeptMaps(folder, first))
+    assert set(first.asked_for) == {"five"}
+    again = RedDetector(tmp_path / "models")
+    after = compute_panels(row, ways, KeptMaps(folder, again))
+    assert set(again.asked_for) == {"ten", "unet", "fcn"}
+    assert [panel.iou for panel in after.panels[:3]] == [panel.iou for panel in before.panels]

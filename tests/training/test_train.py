@@ -4,12 +4,13 @@ import csv
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from hepamap.errors import ModelNotFoundError, OutputExistsError
+from hepamap.errors import ModelNotFoundError, OutputExistsError, OutputNotWritableError
 from hepamap.model_pack import find_pack
 from hepamap.networks import BACKBONES, build_network, set_weights
 from hepamap.predictor import backend
@@ -326,3 +327,41 @@ def test_a_loss_that_is_no_number_stops_at_once() -> None:
     kernel.assign(np.full(kernel.shape, np.nan))
     with pytest.raises(TrainingDivergedError, match="weights"):
         stop.on_epoch_end(0, {"val_loss": 0.7})
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="/proc is of Linux, where no one may make a folder in it")
+def test_a_models_folder_that_cannot_be_written_is_known_before_the_training(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(OutputNotWritableError, match=r"toy/1\.0\.0 cannot be written"):
+        train(recipe_file(tmp_path), [data], tmp_path / "run", models_dir=Path("/proc/hepamap"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_disk_that_cannot_hold_the_state_is_known_before_the_training(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=100_000_000))
+    with pytest.raises(OutputNotWritableError, match=r"may need 0\.5 GB for its state, but 0\.1 GB are free"):
+        train(recipe_file(tmp_path), [data], tmp_path / "run", models_dir=tmp_path / "models")
+    monkeypatch.undo()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_pack_that_could_not_be_written_is_written_by_going_on(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The models folder went away during the training: nothing of it is lost."""
+    models, recipe = tmp_path / "models", recipe_file(tmp_path, ("epochs = 3", "epochs = 1"))
+
+    def fill(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("hepamap.model_pack.put_in_place", fill)
+    with pytest.raises(OutputNotWritableError, match="No space left") as caught:
+        train(recipe, [data], tmp_path / "run", models_dir=models)
+    assert "--resume" in caught.value.cure
+    monkeypatch.undo()
+    monkeypatch.setitem(BACKBONES, "Tiny", tiny)
+    log = (tmp_path / "run" / "log.csv").read_bytes()
+    result = train(recipe, [data], tmp_path / "run", models_dir=models, resume=True)
+    assert (tmp_path / "run" / "log.csv").read_bytes() == log
+    assert find_pack(models, "toy").manifest == result.pack.manifest

@@ -12,7 +12,7 @@ import typer
 
 from hepamap.cli.console import progress_bar, report_warnings
 from hepamap.cli.training import ExcludedClasses, ModelsDir, NonTumourClasses, TumourClasses
-from hepamap.errors import ParameterError
+from hepamap.errors import HepamapError, ParameterError
 from hepamap.settings import Settings
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def _evaluate(spec: EvaluationSpec, out: Path | None, models_dir: Path | None) -
     settings = Settings()
     detector = Detector(models_dir or settings.models_dir, settings.precision)
     with _folder(out) as folder, progress_bar("evaluate") as show:
-        found = run(spec, folder, detector, progress=show, measured=_tell)
+        found = run(spec, folder, detector, progress=show, measured=_tell, warn=_warn)
         files = [] if out is None else write_files(found, folder)
     if found.runs:
         typer.echo(markdown_table([item.score for summary in found.runs for item in summary.outcomes]))
@@ -108,6 +108,10 @@ def _folder(out: Path | None) -> Iterator[Path]:
         return
     with TemporaryDirectory() as folder:
         yield Path(folder)
+
+
+def _warn(lack: HepamapError) -> None:
+    typer.echo(f"  warning: {lack.message} {lack.cure}", err=True)
 
 
 def _tell(outcome: SlideOutcome, run: ModelRun) -> None:

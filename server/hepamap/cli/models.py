@@ -11,7 +11,7 @@ from hepamap.cli import model_files
 from hepamap.cli.console import progress_bar, report_error, report_warnings
 from hepamap.cli.training import ExcludedClasses, NonTumourClasses, TumourClasses
 from hepamap.errors import ModelError, PackInvalidError
-from hepamap.model_pack import find_pack, list_packs, manifest_json, manifest_schema_json
+from hepamap.model_pack import find_pack, list_packs, manifest_json, manifest_schema_json, require_writable
 from hepamap.settings import Settings
 
 models_app = typer.Typer(help="The model packs that are installed.", no_args_is_help=True)
@@ -97,12 +97,14 @@ def validate(
     slides = validation.slides_of(table, split)
     classes = DEFAULT_CLASSES.with_names(tumour_class, non_tumour_class, exclude_class)
     detector = Detector(models_dir or settings.models_dir, settings.precision)
+    if write:
+        require_writable(find_pack(detector.models_dir, model).folder)
     with progress_bar("validate") as tell:
         found = validation.validate(model, slides, detector, stride_m=stride, classes=classes, progress=tell)
-    if write:
-        validation.write_validation(found)
     typer.echo(validation.markdown(found), nl=False)
     report_warnings(found.report["warnings"])
+    if write:
+        validation.write_validation(found)
 
 
 @models_app.command()

@@ -30,20 +30,25 @@ def panels(
     exclude_class: ExcludedClasses = None,
     models_dir: ModelsDir = None,
 ) -> None:
-    """Draw six panels of a slide: the annotations, 5X without and with overlap, 10X, U-Net and FCN."""
+    """Draw six panels of a slide: the annotations, 5X without and with overlap, 10X, U-Net and FCN.
+
+    Keeps the maps in a folder beside the picture, so that a stopped run goes on.
+    """
     from hepamap.detection import Detector
     from hepamap.model_pack import find_pack
     from hepamap.training.class_map import DEFAULT_CLASSES
     from hepamap.training.cohort import CohortSlide
-    from hepamap.training.panels import compute_panels, draw_panels, looks
+    from hepamap.training.evaluation.kept_maps import KeptMaps
+    from hepamap.training.panels import compute_panels, draw_panels, looks, prepare_picture
 
     settings = Settings()
     folder = models_dir or settings.models_dir
     ways = looks(*(find_pack(folder, name) for name in (model_5x, model_10x, unet, fcn)))
     row = CohortSlide(slide, annotations, "slide", "test", unannotated, frame, mpp)
     classes = DEFAULT_CLASSES.with_names(tumour_class, non_tumour_class, exclude_class)
+    maps = KeptMaps(prepare_picture(out), Detector(folder, settings.precision))
     with progress_bar("panels") as show:
-        figure = compute_panels(row, ways, Detector(folder, settings.precision), classes=classes, progress=show)
+        figure = compute_panels(row, ways, maps, classes=classes, progress=show)
     draw_panels(figure, out)
     for panel in figure.panels:
         if panel.iou is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -14,11 +13,12 @@ from numpy.typing import NDArray
 from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
 
+from hepamap import __version__
 from hepamap.detection.checking import CheckedRequest, check, open_slide
+from hepamap.detection.detector import Detector
 from hepamap.detection.request import DetectionRequest
-from hepamap.errors import PredictionInvalidError
 from hepamap.geometry import Region
-from hepamap.model_pack import ModelPack, find_pack
+from hepamap.model_pack import find_pack
 from hepamap.pipeline import Analysis, AnalysisParameters, Checkpoint, Piece, Progress, analyse, ignore_progress, never_cancelled
 from hepamap.plausibility import Warning_
 from hepamap.predictor import Predictor
@@ -44,37 +44,6 @@ class DetectionSummary:
     def to_json(self) -> dict[str, Any]:
         """As result.json."""
         return dict(self.result)
-
-
-class Detector:
-    """The model in memory: the one that was asked for last; another one takes its place."""
-
-    def __init__(self, models_dir: Path, precision: str = "auto") -> None:
-        self.models_dir = models_dir
-        self.precision = precision
-        self._loaded: tuple[str, Predictor] | None = None
-
-    def predictor(self, pack: ModelPack) -> Predictor:
-        """The loaded network of a pack; loaded anew where its weights changed, or the last run had to leave the GPU."""
-        key = pack.manifest.weights.sha256
-        if self._loaded is None or self._loaded[0] != key or self._loaded[1].gave_way:
-            return self._load(pack, self.precision)
-        return self._loaded[1]
-
-    def exact_predictor(self, pack: ModelPack) -> Predictor:
-        """The same in float32, for a network whose numbers were found too large for 16 bits; it stays in memory."""
-        predictor = self._load(pack, "float32")
-        predictor.warnings.append(
-            ("precision_not_used", "The numbers in this model do not fit into 16 bits: it ran in float32, which is exact.")
-        )
-        return predictor
-
-    def _load(self, pack: ModelPack, precision: str) -> Predictor:
-        self._loaded = None  # let go of first: memory may not suffice for two
-        gc.collect()  # keras' networks hold each other
-        predictor = Predictor.load(pack, precision)
-        self._loaded = (pack.manifest.weights.sha256, predictor)
-        return predictor
 
 
 def detect(
@@ -107,19 +76,16 @@ def detect(
     with open_slide(request) as slide:
         checked = check(request, pack, slide)
         progress(Progress(0, 1, "loading the model"))
-        predictor = detector.predictor(pack)
+        detector.predictor(pack)
         loaded = time.perf_counter()
         view_l0 = _view(slide, checked.parameters.region_l0)
         # Before the network takes its memory: the picture of a large slide would come on top of it.
         thumbnail = _overview(slide, view_l0, checked.parameters.mpp / slide.pixel_size.x_um)
-        try:
-            analysis = _analyse(slide, checked, predictor, progress, cancelled, checkpoint)
-        except PredictionInvalidError:
-            if predictor.policy == "float32":
-                raise
-            # From the beginning: what overflowed may have been in the map's pieces and the lane's memory for long.
-            predictor = detector.exact_predictor(pack)
-            analysis = _analyse(slide, checked, predictor, progress, cancelled, checkpoint)
+
+        def look(network: Predictor) -> Analysis:
+            return _analyse(slide, checked, network, progress, cancelled, checkpoint)
+
+        analysis, predictor = detector.run(pack, look)
         machine = [Warning_(*warning) for warning in predictor.warnings]
         summary = _summary(analysis, replace(checked, warnings=[*checked.warnings, *machine]))
     progress(Progress(1, 1, "writing"))
@@ -157,7 +123,7 @@ def _analyse(
 
 @dataclass(frozen=True, slots=True)
 class _OfPolicy:
-    """Pieces that were computed in the precision of now: another machine's would not fit in bit for bit."""
+    """Pieces of this software that were computed in the precision of now: others would not fit in bit for bit."""
 
     kept: Checkpoint
     predictor: Predictor
@@ -169,7 +135,8 @@ class _OfPolicy:
         self.kept.store(self._named(unit), piece)
 
     def _named(self, unit: str) -> str:
-        return f"{self.predictor.policy}-{unit}"  # asked each time: it changes where a GPU's memory does not suffice
+        # The policy is asked each time: it changes where a GPU's memory does not suffice.
+        return f"{__version__}-{self.predictor.policy}-{unit}"
 
 
 def _with_machine(analysis: Analysis, predictor: Predictor) -> Analysis:

@@ -35,8 +35,8 @@ class SlideAreas:
 
     tumour_l0: BaseGeometry
     non_tumour_l0: BaseGeometry
-    conflict_area_l0: float
-    """Area drawn as both classes, level-0 px²."""
+    conflict_mm2: float
+    """Area drawn as both classes: it belongs to neither."""
     file: AnnotationFile
     ignored_classes: dict[str, int]
     """Annotations of no known class, by name."""
@@ -70,8 +70,8 @@ def labelled_areas(slide: Slide, row: CohortSlide, classes: ClassMap = DEFAULT_C
         rest = whole.difference(shapely.union_all([tumour, left_out, unknown, enclosed]))
         non_tumour = shapely.union_all([rest, non_tumour])
     unit = to_l0(np.array([[0.0, 0.0], [1.0, 1.0]]))
-    conflict = drawn.conflict_area * float(np.prod(unit[1] - unit[0]))
-    return SlideAreas(tumour, non_tumour, conflict, file, drawn.ignored)
+    conflict_l0 = drawn.conflict_area * float(np.prod(unit[1] - unit[0]))
+    return SlideAreas(tumour, non_tumour, conflict_l0 * slide.pixel_size.area_um2 / 1e6, file, drawn.ignored)
 
 
 def areas_of(row: CohortSlide, classes: ClassMap = DEFAULT_CLASSES) -> SlideAreas:

@@ -115,7 +115,7 @@ def slide_job(number: int, row: CohortSlide, sampler: Sampler, classes: ClassMap
             "annotations": row.annotations.name,
             "tumour_mm2": round(areas.tumour_l0.area * um2 / 1e6, 4),
             "non_tumour_mm2": round(areas.non_tumour_l0.area * um2 / 1e6, 4),
-            "conflict_mm2": round(areas.conflict_area_l0 * um2 / 1e6, 4),
+            "conflict_mm2": round(areas.conflict_mm2, 4),
             "repaired_polygons": areas.file.repaired,
             "ignored_objects": areas.file.ignored,
             "ignored_classes": areas.ignored_classes,

@@ -86,6 +86,13 @@ def _empty(split: str, label: int, jobs: Sequence[SlideJob]) -> DatasetEmptyErro
             f"The split “{split}” can have no patch of {_WORDS[label]}: {what}.",
             cure="Annotate more of it, or look for patches that are smaller.",
         )
+    both_mm2 = sum(job.notes["conflict_mm2"] for job in jobs)
+    if both_mm2:
+        return DatasetEmptyError(
+            f"The split “{split}” has no {_WORDS[label]} of its own: {both_mm2:.3g} mm² are drawn as tumour and as "
+            "non-tumour, which counts as neither.",
+            cure="Cut the tumour out of the non-tumour's outline.",
+        )
     found = Counter(name for job in jobs for name in job.class_names)
     meaning = {name: said for job in jobs for name, said in job.class_names.items()}
     shown = [f"“{name}” ({meaning[name]})" for name, _ in found.most_common(_NAMES_SHOWN)]

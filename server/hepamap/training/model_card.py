@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
 from hepamap import RESEARCH_USE_ONLY
-from hepamap.model_pack import CARD_NAME, ManifestBody, ModelPack
+from hepamap.model_pack import CARD_NAME, ManifestBody, ModelPack, replace_text
 from hepamap.training.card_figures import measured
 
 _FIRST_LINE = {
@@ -89,16 +88,18 @@ def own_weights(body: ManifestBody) -> str:
 
 
 def rewrite_card(pack: ModelPack) -> None:
-    """Bring the card's part “Measured” in step with the manifest; the rest, which may be somebody's own words, stays."""
+    """Bring the card's part “Measured” in step with the manifest; the rest, which may be somebody's own words, stays.
+
+    Raises:
+        OutputNotWritableError: no permission, or the disk is full.
+    """
     path = pack.folder / CARD_NAME
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     before, found, rest = f"\n{text}".partition(f"\n{_MEASURED}\n")
     following = rest.find("\n## ") if found else -1
     after = rest[following:] if following >= 0 else "\n"
     card = f"{before.strip()}\n\n{_MEASURED}\n\n{measured(pack.manifest)}\n{after}".strip() + "\n"
-    partial = path.with_name(f".{CARD_NAME}.partial")
-    partial.write_text(card, encoding="utf-8")
-    os.replace(partial, path)
+    replace_text(path, card)
 
 
 def _table(values: Mapping[str, Any]) -> str:

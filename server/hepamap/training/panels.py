@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import shapely
@@ -14,18 +14,18 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from hepamap import RESEARCH_USE_ONLY
-from hepamap.detection import DEFAULT_MIN_AREA_UM2
 from hepamap.errors import OutputNotWritableError, ParameterError
 from hepamap.geometry import PixelSize, Region
-from hepamap.maps import PatchNetwork
 from hepamap.model_pack import ModelPack
-from hepamap.pipeline import AnalysisParameters, Progress, analyse, ignore_progress, require_stride
+from hepamap.pipeline import Progress, ignore_progress, require_stride
 from hepamap.probability_map import ProbabilityMap
 from hepamap.slide import Slide
-from hepamap.training.agreement import intersection_over_union
-from hepamap.training.areas import labelled_areas
+from hepamap.training.areas import SlideAreas, labelled_areas
 from hepamap.training.class_map import DEFAULT_CLASSES, ClassMap
 from hepamap.training.cohort import CohortSlide
+from hepamap.training.evaluate import judge_areas
+from hepamap.training.evaluation.kept_maps import KeptMaps
+from hepamap.training.evaluation.plan import ModelRun
 
 _MPP_TOLERANCE = 0.05
 """Share by which a pack's resolution may differ from that of its panel; slides are read with the same latitude."""
@@ -35,20 +35,12 @@ _TITLE_POINTS, _LABEL_POINTS = 15, 12
 _TRUTH, _FOUND = "#00c000", "#00e5ff"
 
 
-class Predictors(Protocol):
-    """What loads the networks; see `hepamap.detection.Detector`."""
-
-    def predictor(self, pack: ModelPack) -> PatchNetwork:
-        """The loaded network of a pack."""
-
-
 @dataclass(frozen=True, slots=True)
 class Look:
     """One way of looking at the slide."""
 
     title: str
-    pack: ModelPack
-    stride_m: int
+    run: ModelRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +80,16 @@ def looks(model_5x: ModelPack, model_10x: ModelPack, unet: ModelPack, fcn: Model
     whole_m = model_5x.manifest.input.patch
     require_stride(whole_m, model_5x.manifest.strides)
     return (
-        Look("5X, no overlap", model_5x, whole_m),
-        Look("5X, overlap", model_5x, model_5x.manifest.default_stride),
-        Look("10X, overlap", model_10x, model_10x.manifest.default_stride),
-        Look("U-Net, 5X", unet, unet.manifest.default_stride),
-        Look("FCN, 5X", fcn, fcn.manifest.default_stride),
+        Look("5X, no overlap", _run(model_5x, whole_m)),
+        Look("5X, overlap", _run(model_5x)),
+        Look("10X, overlap", _run(model_10x)),
+        Look("U-Net, 5X", _run(unet)),
+        Look("FCN, 5X", _run(fcn)),
     )
+
+
+def _run(pack: ModelPack, stride_m: int | None = None) -> ModelRun:
+    return ModelRun(pack, pack.manifest.default_mode, stride_m or pack.manifest.default_stride)
 
 
 def _require(title: str, pack: ModelPack, segmenter: str | None, mpp: float) -> None:
@@ -111,7 +107,7 @@ def _require(title: str, pack: ModelPack, segmenter: str | None, mpp: float) -> 
 def compute_panels(
     row: CohortSlide,
     ways: Sequence[Look],
-    predictors: Predictors,
+    maps: KeptMaps,
     *,
     classes: ClassMap = DEFAULT_CLASSES,
     progress: Callable[[Progress], None] = ignore_progress,
@@ -121,30 +117,52 @@ def compute_panels(
     Args:
         row: the slide and its annotations.
         ways: what to compute.
-        predictors: the loaded networks.
+        maps: computes the maps, and has those that an earlier call left.
         classes: what the class names of the annotations mean.
         progress: told how far the current way is.
 
     Raises:
-        SlideError, AnnotationError, ModelError: something cannot be used.
+        SlideError, AnnotationError, ModelError: something cannot be used; before anything is computed.
     """
     with Slide.open(row.slide, mpp_override_um=row.mpp_override_um) as slide:
-        truth_l0 = labelled_areas(slide, row, classes).tumour_l0
-        panels = [Panel("What was drawn", None, truth_l0, None)]
+        areas = labelled_areas(slide, row, classes)
         for way in ways:
-            panels.append(_panel(slide, way, predictors.predictor(way.pack), truth_l0, progress))
-        return Figure6(slide.thumbnail_of(slide.bounds_l0, _PANEL_PX), slide.bounds_l0, slide.pixel_size, truth_l0, tuple(panels))
+            slide.require_resolution(way.run.pack.manifest.input.mpp)
+            way.run.pack.verify()
+        view_l0, pixel_size = slide.bounds_l0, slide.pixel_size
+        overview = slide.thumbnail_of(view_l0, _PANEL_PX)
+    truth = Panel("What was drawn", None, areas.tumour_l0, None)
+    found = [_panel(row, areas, way, maps, progress) for way in ways]
+    return Figure6(overview, view_l0, pixel_size, areas.tumour_l0, (truth, *found))
 
 
-def _panel(slide: Slide, way: Look, network: PatchNetwork, truth_l0: BaseGeometry, progress: Callable[[Progress], None]) -> Panel:
-    spec = way.pack.manifest
-    area_um2 = DEFAULT_MIN_AREA_UM2
-    parameters = AnalysisParameters(
-        spec.input.mpp, spec.input.patch, way.stride_m, spec.default_threshold, area_um2, area_um2, mode=spec.default_mode
-    )
-    analysis = analyse(slide, network, parameters, {}, progress=lambda step: progress(Progress(step.done, step.total, way.title)))
-    found_l0 = shapely.union_all([region.polygon_l0 for region in analysis.regions])
-    return Panel(way.title, analysis.map, found_l0, intersection_over_union(found_l0, truth_l0))
+def _panel(row: CohortSlide, areas: SlideAreas, way: Look, maps: KeptMaps, progress: Callable[[Progress], None]) -> Panel:
+    stored = maps.result_of(row, way.run, lambda step: progress(Progress(step.done, step.total, way.title)))
+    summary = stored.summary
+    judged = judge_areas(row.slide.stem, areas, way.run.pack.name, stored.map, summary["parameters"], summary["seconds"]["total"])
+    return Panel(way.title, stored.map, judged.found_l0, judged.score.iou)
+
+
+def prepare_picture(picture: Path) -> Path:
+    """Make the folder of the maps beside a picture, and find out now whether the picture can be written in the end.
+
+    Returns:
+        The folder of the maps.
+
+    Raises:
+        OutputNotWritableError: it cannot.
+    """
+    maps = picture.with_name(f"{picture.stem}-maps")
+    try:
+        maps.mkdir(parents=True, exist_ok=True)
+        existed = picture.exists()
+        with picture.open("ab"):
+            pass
+        if not existed:
+            picture.unlink()
+    except OSError as error:
+        raise _not_writable(picture, error) from error
+    return maps
 
 
 def draw_panels(figure6: Figure6, picture: Path) -> None:
@@ -178,9 +196,13 @@ def draw_panels(figure6: Figure6, picture: Path) -> None:
     try:
         picture.write_bytes(data.getvalue())
     except OSError as error:
-        raise OutputNotWritableError(
-            f"The picture {picture.name} cannot be written ({error.strerror}).", cure="Check the folder and free space."
-        ) from error
+        raise _not_writable(picture, error) from error
+
+
+def _not_writable(picture: Path, error: OSError) -> OutputNotWritableError:
+    return OutputNotWritableError(
+        f"The picture {picture.name} cannot be written ({error.strerror}).", cure="Check the folder and free space."
+    )
 
 
 def _draw(axes: Any, figure6: Figure6, panel: Panel, letter: str) -> Any:

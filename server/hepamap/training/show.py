@@ -15,6 +15,7 @@ from hepamap.training.cohort import SPLITS
 from hepamap.training.dataset import Dataset, PatchSet, combine, open_dataset, shard_name
 from hepamap.training.fields import FieldSet, combine_fields
 from hepamap.training.patches import NON_TUMOUR, TUMOUR
+from hepamap.training.remarks import annotation_remarks
 
 _GAP_PX = 16  # between the two halves of the sheet
 
@@ -59,7 +60,7 @@ def show_dataset(folder: Path, sheet: Path | None = None) -> DatasetSummary:
 
     Args:
         folder: made by `build_dataset`.
-        sheet: PNG to write: random training patches, non-tumour left, tumour right.
+        sheet: picture to write: random patches, non-tumour left, tumour right.
 
     Raises:
         DatasetInvalidError: it is none, or incomplete.
@@ -68,9 +69,7 @@ def show_dataset(folder: Path, sheet: Path | None = None) -> DatasetSummary:
     dataset = open_dataset(folder)
     splits = combine([dataset], dataset.mpp, dataset.patch_m)
     if sheet is not None:
-        pixels = contact_sheet(dataset)
-        if not cv2.imwrite(str(sheet), cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)):
-            raise OutputNotWritableError(f"The picture {sheet.name} cannot be written.", cure="Name a writable .png file.")
+        _write_picture(sheet, contact_sheet(dataset))
     fields = combine_fields([dataset])
     slides = dataset.manifest["slides"]
     return DatasetSummary(
@@ -121,8 +120,12 @@ def shortfalls(dataset: Dataset) -> list[str]:
 
 
 def contact_sheet(dataset: Dataset, side: int = 8) -> NDArray[np.uint8]:
-    """Random training patches, `side` × `side` of each class: non-tumour left, tumour right; RGB (H, W, 3)."""
-    patches = combine([dataset], dataset.mpp, dataset.patch_m)["train"]
+    """Random patches, `side` × `side` of each class: non-tumour left, tumour right; RGB (H, W, 3).
+
+    They are of the first split that has any: of training, where there is one.
+    """
+    splits = combine([dataset], dataset.mpp, dataset.patch_m)
+    patches = next((splits[name] for name in SPLITS if len(splits[name])), splits["train"])
     rng = np.random.default_rng(0)
     halves = []
     for label in (NON_TUMOUR, TUMOUR):
@@ -136,12 +139,23 @@ def contact_sheet(dataset: Dataset, side: int = 8) -> NDArray[np.uint8]:
     return np.concatenate([halves[0], gap, halves[1]], axis=1)
 
 
+def _write_picture(path: Path, rgb: NDArray[np.uint8]) -> None:
+    try:
+        done = cv2.imwrite(str(path), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+    except cv2.error:  # it knows no picture of that name's ending
+        done = False
+    if not done:
+        raise OutputNotWritableError(
+            f"The picture {path.name} cannot be written.",
+            cure="Name a .png file in a folder that may be written to.",
+        )
+
+
 def _warnings(slide: dict[str, Any]) -> list[str]:
-    name = slide["slide"]
-    said = [f"{name}: {count} annotations of class “{kind}” were left out." for kind, count in slide["ignored_classes"].items()]
-    said += [f"{name}: {count} objects were left out ({kind})." for kind, count in slide["ignored_objects"].items()]
-    if slide["repaired_polygons"]:
-        said.append(f"{name}: {slide['repaired_polygons']} polygons crossed themselves and were repaired.")
-    if slide["conflict_mm2"]:
-        said.append(f"{name}: {slide['conflict_mm2']:g} mm² are drawn as both classes and were left out.")
-    return said
+    return annotation_remarks(
+        slide["slide"],
+        classes=slide["ignored_classes"],
+        objects=slide["ignored_objects"],
+        repaired=slide["repaired_polygons"],
+        conflict_mm2=slide["conflict_mm2"],
+    )

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hepamap import __version__
 from hepamap.errors import ModelError, OutputExistsError, OutputNotWritableError
 from hepamap.interrupts import interrupts_deferred
-from hepamap.model_pack import InputSpec, ManifestBody, Mode, ModelPack, NetworkSpec, load_pack, write_pack
+from hepamap.model_pack import InputSpec, ManifestBody, Mode, ModelPack, NetworkSpec, load_pack, require_writable, write_pack
 from hepamap.networks import build_network, set_weights
 from hepamap.networks.dense import can_be_dense
 from hepamap.predictor import start_backend
@@ -30,6 +30,7 @@ from hepamap.training.fields import FieldSet, combine_fields
 from hepamap.training.metrics import patch_metrics
 from hepamap.training.model_card import INTENDED_USE, model_card
 from hepamap.training.recipe import Recipe, read_recipe
+from hepamap.training.room import require_room
 from hepamap.training.run_files import (
     BEST_NAME,
     CHECKPOINT_NAME,
@@ -91,8 +92,8 @@ def train(
         progress: told after every step.
 
     Raises:
-        RecipeInvalidError, DatasetInvalidError, DatasetEmptyError, PatchesTooFewError, OutputExistsError: before anything is
-            computed.
+        RecipeInvalidError, DatasetInvalidError, DatasetEmptyError, PatchesTooFewError, OutputExistsError, OutputNotWritableError:
+            before anything is computed.
         ModelNotFoundError, InitialWeightsMissingError: what to begin with is not there or of another network; before the first
             step.
         ResumeImpossibleError: the run in the folder had another recipe or other data.
@@ -110,7 +111,9 @@ def train(
     done = read_progress(run_dir / CHECKPOINT_NAME, work) if resume else None
     if done is not None and done.stopped and (pack := _own_pack(pack_dir, run_dir)) is not None:
         return _finished(pack, run_dir)
+    require_writable(pack_dir)
     if done is None:
+        require_room(run_dir, recipe.network.head, recipe.network.patch)
         _keep_first_weights(recipe.network.initialise, run_dir)
     _prepare(run_dir, pack_dir, overwrite=overwrite, resume=resume)
     _copy_recipe(recipe_path, run_dir / RECIPE_NAME)

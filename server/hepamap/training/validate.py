@@ -20,9 +20,9 @@ from sklearn.metrics import roc_auc_score
 from hepamap import __version__
 from hepamap.detection import DEFAULT_MIN_AREA_UM2, Detector
 from hepamap.errors import ModelError
-from hepamap.model_pack import ModelPack, find_pack, rewrite_manifest
+from hepamap.model_pack import ModelPack, find_pack, reloaded, rewrite_manifest
 from hepamap.networks.dense import can_be_dense
-from hepamap.pipeline import AnalysisParameters, Progress, analyse, ignore_progress
+from hepamap.pipeline import Analysis, AnalysisParameters, Progress, analyse, ignore_progress
 from hepamap.predictor import Predictor
 from hepamap.slide import Slide
 from hepamap.training.areas import areas_of
@@ -152,8 +152,12 @@ def write_validation(validation: Validation) -> ModelPack:
 
     What was measured on slides in the other mode is not the default's: operating points are said to be of that mode, as the
     figures are by themselves; the calibration, which has no place to say it, goes.
+
+    Raises:
+        ModelChangedError: the pack was replaced since it was validated.
+        OutputNotWritableError: no permission, or the disk is full.
     """
-    manifest = validation.pack.manifest
+    manifest = reloaded(validation.pack).manifest
     evaluation = {**manifest.evaluation, "modes": validation.report}
     default = "dense" if validation.dense_is_as_good else "patch"
     changes: dict[str, Any] = {"modes": MODES, "default_mode": default}
@@ -206,9 +210,12 @@ def _run(
     parameters = AnalysisParameters(
         spec.input.mpp, spec.input.patch, stride_m, spec.default_threshold, area_um2, area_um2, mode=mode
     )
-    predictor = detector.predictor(pack)
-    with Slide.open(row.slide, mpp_override_um=row.mpp_override_um) as slide:
-        analysis = analyse(slide, predictor, parameters, {}, progress=progress)
+
+    def look(network: Predictor) -> Analysis:
+        with Slide.open(row.slide, mpp_override_um=row.mpp_override_um) as slide:
+            return analyse(slide, network, parameters, {}, progress=progress)
+
+    analysis, predictor = detector.run(pack, look)
     tally.note(predictor)
     seconds = analysis.seconds["map"] + analysis.seconds["contours"]
     return judge_map(row, pack.name, analysis.map, asdict(parameters), seconds, classes)

@@ -7,8 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from hepamap.cli.app import app
-from hepamap.errors import ParameterError
-from hepamap.model_pack import load_pack
+from hepamap.errors import OutputNotWritableError, ParameterError
+from hepamap.model_pack import find_pack, load_pack
+from hepamap.training import validate as validation
 from tests.training.evaluation.conftest import GivingWayDetector, RedDetector
 
 
@@ -49,3 +50,48 @@ def test_nothing_to_evaluate_on_is_said(options: list[str]) -> None:
     answer = CliRunner().invoke(app, options)
     assert isinstance(answer.exception, ParameterError)
     assert answer.exception.message == "There is nothing to evaluate on."
+
+
+@pytest.mark.parametrize("command", ["evaluate", "validate"])
+def test_a_pack_that_cannot_be_written_is_known_before_the_maps(
+    cohort: Path, options: list[str], detector: RedDetector, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    def refuse(**_: object) -> str:
+        raise OSError(30, "Read-only file system")
+
+    def begin(*_: object, **__: object) -> None:
+        raise AssertionError("a map was begun")
+
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    monkeypatch.setattr("hepamap.training.evaluation.run.KeptMaps", begin)
+    monkeypatch.setattr("hepamap.training.validate.validate", begin)
+    asked = [*options, str(cohort), "--write", "--out", str(cohort.parent / "out")]
+    if command == "validate":
+        asked = ["models", "validate", "tiny-5x", str(cohort), "--models-dir", str(detector.models_dir)]
+    answer = CliRunner().invoke(app, asked)
+    assert isinstance(answer.exception, OutputNotWritableError), answer.output
+    assert "tiny-5x/1.0.0 cannot be written (Read-only file system)" in answer.exception.message
+
+
+def test_a_validation_is_shown_also_where_it_cannot_be_kept(
+    cohort: Path, detector: RedDetector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = dict.fromkeys(("auc", "iou", "sensitivity", "specificity", "seconds"), 0.9)
+    report = {"patch": figures, "dense": figures, "dense_may_be_default": True, "slides": [], "warnings": []}
+    report |= dict.fromkeys(("map_mean_absolute_difference", "contour_iou", "contour_iou_lowest"), 0.5)
+    found = validation.Validation(find_pack(detector.models_dir, "tiny-5x"), report)
+
+    def fill(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("hepamap.training.validate.validate", lambda *_, **__: found)
+    monkeypatch.setattr("hepamap.model_pack.os.replace", fill)
+    answer = CliRunner().invoke(app, ["models", "validate", "tiny-5x", str(cohort), "--models-dir", str(detector.models_dir)])
+    assert isinstance(answer.exception, OutputNotWritableError), answer.output
+    assert "dense mode may be the default" in answer.stdout
+
+
+def test_what_the_figures_will_lack_is_said(cohort: Path, options: list[str]) -> None:
+    answer = CliRunner().invoke(app, [*options, str(cohort), "--tumour-class", "Tumuor"])
+    assert answer.exit_code == 0, answer.output
+    assert "warning: Nothing is tumour on the slides of the split “test”" in answer.stderr.splitlines()[0]

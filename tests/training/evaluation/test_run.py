@@ -12,9 +12,18 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
-from hepamap.errors import OutputExistsError, ParameterError, ResolutionTooCoarseError, StrideInvalidError
-from hepamap.model_pack import InputSpec, NetworkSpec, load_pack
+from hepamap.errors import (
+    HepamapError,
+    ModelChangedError,
+    OutputExistsError,
+    ParameterError,
+    ResolutionTooCoarseError,
+    StrideInvalidError,
+)
+from hepamap.model_pack import InputSpec, ModelPack, NetworkSpec, load_pack, rewrite_manifest, write_pack
+from hepamap.predictor import Predictor
 from hepamap.training.build import DatasetSpec, build_dataset
+from hepamap.training.class_map import DEFAULT_CLASSES
 from hepamap.training.errors import AnnotationOutsideError, ClassesUnknownError, DatasetInvalidError, SlideInTwoSplitsError
 from hepamap.training.evaluation.errors import NothingMeasuredError, OneClassError, SplitEmptyError
 from hepamap.training.evaluation.plan import EvaluationSpec, plan_runs
@@ -22,6 +31,7 @@ from hepamap.training.evaluation.run import evaluate
 from hepamap.training.evaluation.scores import METRICS
 from hepamap.training.evaluation.sheet import worst_first
 from hepamap.training.evaluation.writing import report_json, write_files, write_into_packs
+from tests.packs import manifest_body
 from tests.training.conftest import box, feature, tumour_and_liver
 from tests.training.evaluation.conftest import GivingWayDetector, RedDetector, weightless_pack
 
@@ -193,14 +203,62 @@ def test_what_the_network_had_to_say_is_reported(cohort: Path, detector: RedDete
 
 
 def test_patches_are_no_question_for_a_network_of_pixels(cohort: Path, detector: RedDetector, tmp_path: Path) -> None:
+    """It is refused where nothing else could be asked, and left out beside a network that answers for patches."""
     build_dataset(cohort, tmp_path / "patches-5x", DatasetSpec(mpp=1.84, patch_m=64, per_class={"test": 4}))
     network = NetworkSpec(kind="segmentation", backbone="UNet", head="PIXELS")
     weightless_pack(tmp_path / "models", "unet-5x", network=network, modes=("segment",), default_mode="segment")
-    asked = spec(None, models=("tiny-5x", "unet-5x"), datasets=(tmp_path / "patches-5x",))
+    asked = spec(None, models=("unet-5x",), datasets=(tmp_path / "patches-5x",))
     with pytest.raises(ParameterError, match=r"unet-5x@1\.0\.0 answers for pixels") as caught:
         evaluate(asked, tmp_path / "out", detector)
     assert "without --dataset" in caught.value.cure
     assert detector.network.asked == 0
+    (patches,) = evaluate(replace(asked, models=("tiny-5x", "unet-5x")), tmp_path / "out", detector).patches
+    assert patches.pack.manifest.id == "tiny-5x"
+
+
+def test_a_split_that_one_of_the_data_sets_lacks_is_known_at_once(cohort: Path, detector: RedDetector, tmp_path: Path) -> None:
+    build_dataset(cohort, tmp_path / "five", DatasetSpec(mpp=1.84, patch_m=64, per_class={"test": 4}))
+    build_dataset(cohort, tmp_path / "ten", DatasetSpec(mpp=1.84, patch_m=128, per_class={"train": 4}))
+    weightless_pack(tmp_path / "models", "other", input=InputSpec(mpp=1.84, patch=128))
+    asked = spec(None, models=("tiny-5x", "other"), datasets=(tmp_path / "five", tmp_path / "ten"))
+    with pytest.raises(SplitEmptyError, match="ten have no patch in the split “test”"):
+        evaluate(asked, tmp_path / "out", detector)
+    assert detector.network.asked == 0
+
+
+def test_choosing_takes_a_table(detector: RedDetector, tmp_path: Path) -> None:
+    with pytest.raises(ParameterError, match="no table of slides is given"):
+        evaluate(spec(None, choose_on="val"), tmp_path / "out", detector)
+
+
+class ReplacingDetector(RedDetector):
+    """While it looks at a slide, somebody puts other weights into the pack."""
+
+    def predictor(self, pack: ModelPack) -> Predictor:
+        write_pack(pack.folder, manifest_body("tiny-5x"), {"a/kernel": np.ones(1)}, "")
+        return super().predictor(pack)
+
+
+def test_a_model_that_is_replaced_meanwhile_is_not_mixed_into_the_figures(
+    cohort: Path, detector: RedDetector, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelChangedError, match="replaced since"):
+        evaluate(spec(cohort, split="train"), tmp_path / "out", ReplacingDetector(detector.models_dir))
+    found = evaluate(spec(cohort, choose_on="val", write=True), tmp_path / "out", detector)
+    replaced = write_pack(found.runs[0].run.pack.folder, manifest_body("tiny-5x"), {"a/kernel": np.zeros(2)}, "")
+    with pytest.raises(ModelChangedError):
+        write_into_packs(found)
+    assert load_pack(replaced.folder).manifest == replaced.manifest
+
+
+def test_what_others_wrote_into_the_pack_meanwhile_stays(cohort: Path, detector: RedDetector, tmp_path: Path) -> None:
+    found = evaluate(spec(cohort, choose_on="val", write=True), tmp_path / "out", detector)
+    pack = load_pack(found.runs[0].run.pack.folder)
+    rewrite_manifest(pack, evaluation={**pack.manifest.evaluation, "somebody": "was here"}, licence="Another")
+    (written,) = write_into_packs(found)
+    assert written.manifest.evaluation["somebody"] == "was here"
+    assert written.manifest.evaluation["slides"]["slides"] == 1
+    assert written.manifest.licence == "Another"
 
 
 def redrawn(cohort: Path, folder: Path, features: list[Any], split: str = "test", unannotated: str = "ignore") -> Path:
@@ -243,11 +301,47 @@ def test_an_unknown_class_is_neither_and_is_said(cohort: Path, detector: RedDete
         feature([box(160, 0, 320, 768)], classification={"name": "HCC grade 2"}),
     ]
     table = redrawn(cohort, tmp_path / "drawn", drawn, unannotated="non_tumour")
-    (run,) = evaluate(spec(table), tmp_path / "out", detector).runs
+    lacks: list[HepamapError] = []
+    (run,) = evaluate(spec(table), tmp_path / "out", detector, warn=lacks.append).runs
+    assert lacks == []
     fall_out = run.means["0.5"]["fall_out"]
     assert fall_out is not None
     assert fall_out.value < 0.05  # 160 of 480 columns would be a third
-    assert any("1 annotations of class “HCC grade 2” on s3 were left out" in sentence for sentence in run.remarks)
+    assert any("s3: 1 annotations of class “HCC grade 2” were left out" in sentence for sentence in run.remarks)
+
+
+def test_a_class_that_is_on_no_slide_is_said_before_the_maps(cohort: Path, detector: RedDetector, tmp_path: Path) -> None:
+    drawn = [
+        feature([box(0, 0, 320, 768)], classification={"name": "Tumor"}),
+        feature([box(320, 0, 640, 768)], classification={"name": "Non-tumor"}),
+    ]
+    lacks: list[tuple[HepamapError, int]] = []
+
+    def warn(lack: HepamapError) -> None:
+        lacks.append((lack, detector.network.asked))
+
+    table = redrawn(cohort, tmp_path / "misspelt", drawn)
+    classes = DEFAULT_CLASSES.with_names(tumour=["Tumuor"])
+    evaluate(spec(table, classes=classes), tmp_path / "out", detector, warn=warn)
+    ((lack, asked_before),) = lacks
+    assert asked_before == 0
+    assert "Nothing is tumour on the slides of the split “test”" in lack.message
+    assert "“Tumor”" in lack.message
+    assert "--tumour-class" in lack.cure
+
+
+def test_tumour_inside_of_a_non_tumour_outline_is_said(cohort: Path, detector: RedDetector, tmp_path: Path) -> None:
+    drawn = [
+        feature([box(0, 0, 100, 100)], classification={"name": "Tumor"}),
+        feature([box(0, 0, 640, 768)], classification={"name": "Non-tumor"}),
+    ]
+    table = redrawn(cohort, tmp_path / "nested", drawn)
+    lacks: list[HepamapError] = []
+    (run,) = evaluate(spec(table), tmp_path / "out", detector, warn=lacks.append).runs
+    assert any(f"s3: {10_000 * 1.84**2 / 1e6:.4g} mm² are drawn as both classes" in sentence for sentence in run.remarks)
+    (lack,) = lacks
+    assert "On 1 of them tumour and non-tumour are drawn over each other" in lack.message
+    assert "Cut" in lack.cure
 
 
 def test_annotations_on_glass_measure_nothing(cohort: Path, detector: RedDetector, tmp_path: Path) -> None:

@@ -18,6 +18,12 @@ def require_both_classes(drawn: Collection[SlideAreas], slides: str) -> None:
     Raises:
         OneClassError: on none of them is anything tumour, or anything non-tumour.
     """
+    if error := missing_class(drawn, slides):
+        raise error
+
+
+def missing_class(drawn: Collection[SlideAreas], slides: str) -> OneClassError | None:
+    """What to say where one class is on none of the slides; None where both are."""
     missing = [
         name
         for name, empty in (
@@ -26,8 +32,19 @@ def require_both_classes(drawn: Collection[SlideAreas], slides: str) -> None:
         )
         if empty
     ]
-    if missing:
-        raise OneClassError(
-            f"Nothing is {' or '.join(missing)} on {slides}.",
-            cure="Add slides on which both are annotated, or say in the table that unannotated tissue is non_tumour.",
+    if not missing:
+        return None
+    what = f"Nothing is {' or '.join(missing)} on {slides}."
+    if both := sum(areas.conflict_mm2 > 0 for areas in drawn):
+        return OneClassError(
+            f"{what} On {both} of them tumour and non-tumour are drawn over each other, which counts as neither.",
+            cure="Cut the one out of the other's outline.",
         )
+    if unknown := sorted({name for areas in drawn for name in areas.ignored_classes}):
+        return OneClassError(
+            f"{what} There are annotations of classes that are not known: {', '.join(f'“{name}”' for name in unknown)}.",
+            cure="Say what they mean with --tumour-class, --non-tumour-class and --exclude-class.",
+        )
+    return OneClassError(
+        what, cure="Add slides on which both are annotated, or say in the table that unannotated tissue is non_tumour."
+    )

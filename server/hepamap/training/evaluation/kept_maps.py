@@ -32,7 +32,12 @@ class KeptMaps:
             HepamapError: as `hepamap.detection.detect`.
         """
         request = DetectionRequest(
-            row.slide, run.pack.name, stride_m=run.stride_m, mode=run.mode, mpp_override_um=row.mpp_override_um
+            row.slide,
+            run.pack.name,
+            stride_m=run.stride_m,
+            mode=run.mode,
+            mpp_override_um=row.mpp_override_um,
+            computes=run.pack.computes,  # a model that is replaced meanwhile ends the evaluation
         )
         key = check_request(request, self._detector.models_dir).key
         digest = hashlib.sha256(f"{key} {self._detector.precision}".encode()).hexdigest()

@@ -16,6 +16,7 @@ from hepamap.detection import Detector
 from hepamap.errors import OutputNotWritableError, ParameterError
 from hepamap.model_pack import ModelPack
 from hepamap.pipeline import Progress
+from hepamap.predictor import Predictor
 from hepamap.training.dataset import Dataset, PatchSet, combine, open_dataset
 from hepamap.training.errors import DatasetInvalidError
 from hepamap.training.evaluation.bootstrap import Bootstrap, Interval
@@ -62,28 +63,35 @@ class PatchOutcome:
         }
 
 
-def open_fitting(folders: Sequence[Path], packs: Sequence[ModelPack]) -> dict[str, list[Dataset]]:
+def open_fitting(folders: Sequence[Path], packs: Sequence[ModelPack], split: str) -> dict[str, list[Dataset]]:
     """The data sets that each model can look at, by its name.
+
+    Networks that answer for every pixel have none: they see a patch's surroundings, which the patches of a data set lack.
 
     Raises:
         DatasetInvalidError: one is none, or fits none of the models.
-        ParameterError: a model that answers for every pixel would be asked for patches without their surroundings.
+        ParameterError: one fits such networks only.
+        SplitEmptyError: what a model can look at has no patch in this split.
     """
     datasets = [open_dataset(folder) for folder in folders]
-    fitting = {pack.name: [item for item in datasets if _fits(item, pack)] for pack in packs}
-    for pack in packs:
-        if fitting[pack.name] and pack.manifest.network.kind == "segmentation":
-            raise ParameterError(
-                f"The model {pack.name} answers for pixels and sees their surroundings, which the patches of a data set lack.",
-                cure="Evaluate it by itself on whole slides (a cohort's table), without --dataset.",
-            )
     for item in datasets:
-        if not any(item in fits for fits in fitting.values()):
+        fitting = [pack for pack in packs if _fits(item, pack)]
+        if not fitting:
             raise DatasetInvalidError(
                 f"The data set {item.folder.name} has patches of {item.patch_m} px at {item.mpp:g} µm: no model takes them.",
                 cure="Build a data set with the --mpp and --patch of a model (`hepamap models list`).",
             )
-    return fitting
+        if not any(_is_asked_for_patches(pack) for pack in fitting):
+            raise ParameterError(
+                f"The model {fitting[0].name} answers for pixels and sees their surroundings, which the patches of "
+                f"{item.folder.name} lack.",
+                cure="Evaluate it on whole slides (a cohort's table), without --dataset, or together with a model of patches.",
+            )
+    taken = {pack.name: [item for item in datasets if _is_asked_for_patches(pack) and _fits(item, pack)] for pack in packs}
+    for pack in packs:
+        if taken[pack.name]:
+            _patches_of(pack, taken[pack.name], split)
+    return taken
 
 
 def judge_patches(
@@ -105,17 +113,9 @@ def judge_patches(
         folder: keeps the answers, so that they are computed once.
         bootstrap: how the interval is drawn.
         progress: told after each batch.
-
-    Raises:
-        SplitEmptyError: the data sets have no patch in this split.
     """
-    patches = combine(datasets, pack.manifest.input.mpp, pack.manifest.input.patch)[split]
+    patches = _patches_of(pack, datasets, split)
     names = tuple(item.folder.name for item in datasets)
-    if not len(patches):
-        raise SplitEmptyError(
-            f"The data sets {', '.join(names)} have no patch in the split “{split}”.",
-            cure="Add slides of this split to their table and build them again.",
-        )
     path = folder / f"{pack.manifest.id}-{_key(pack, datasets, split, detector.precision)}.npy"
     answer = _kept(path, len(patches))
     if answer is None:
@@ -127,6 +127,20 @@ def judge_patches(
     return PatchOutcome(pack, names, len(np.unique(patches.slides)), len(groups), truth, answer, auc, _kept_warnings(path))
 
 
+def _patches_of(pack: ModelPack, datasets: Sequence[Dataset], split: str) -> PatchSet:
+    patches = combine(datasets, pack.manifest.input.mpp, pack.manifest.input.patch)[split]
+    if not len(patches):
+        raise SplitEmptyError(
+            f"The data sets {', '.join(item.folder.name for item in datasets)} have no patch in the split “{split}”.",
+            cure="Add slides of this split to their table and build them again.",
+        )
+    return patches
+
+
+def _is_asked_for_patches(pack: ModelPack) -> bool:
+    return pack.manifest.network.kind != "segmentation"
+
+
 def _fits(dataset: Dataset, pack: ModelPack) -> bool:
     spec = pack.manifest.input
     return dataset.patch_m == spec.patch and abs(dataset.mpp - spec.mpp) <= 1e-6
@@ -136,13 +150,17 @@ def _ask(
     pack: ModelPack, patches: PatchSet, detector: Detector, progress: Callable[[Progress], None]
 ) -> tuple[NDArray[np.float32], list[dict[str, str]]]:
     """The answers, and the warnings of the network that gave them."""
-    predictor = detector.predictor(pack)
-    answers = []
-    for first in range(0, len(patches), _AT_ONCE):
-        numbers = np.arange(first, min(first + _AT_ONCE, len(patches)))
-        answers.append(predictor.predict(patches.take(numbers)))
-        progress(Progress(int(numbers[-1]) + 1, len(patches), f"{pack.name}, patches"))
-    return np.concatenate(answers), [{"code": code, "message": message} for code, message in predictor.warnings]
+
+    def look(network: Predictor) -> NDArray[np.float32]:
+        answers = []
+        for first in range(0, len(patches), _AT_ONCE):
+            numbers = np.arange(first, min(first + _AT_ONCE, len(patches)))
+            answers.append(network.predict(patches.take(numbers)))
+            progress(Progress(int(numbers[-1]) + 1, len(patches), f"{pack.name}, patches"))
+        return np.concatenate(answers)
+
+    answers, predictor = detector.run(pack, look)
+    return answers, [{"code": code, "message": message} for code, message in predictor.warnings]
 
 
 def _key(pack: ModelPack, datasets: Sequence[Dataset], split: str, precision: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hepamap.errors import ParameterError
 from hepamap.maps import require_dense_stride
-from hepamap.model_pack import ModelPack, find_pack
+from hepamap.model_pack import ModelPack, find_pack, require_writable
 from hepamap.pipeline import require_stride
 from hepamap.results import require_threshold
 from hepamap.slide import Slide
@@ -99,6 +99,7 @@ def plan_runs(spec: EvaluationSpec, models_dir: Path) -> list[ModelRun]:
         ModelError: there is no such model.
         ParameterError: a model lacks a mode or a stride; a threshold is none; thresholds would be chosen on
             the slides that are reported; what is to be written is not measured.
+        OutputNotWritableError: a pack that is to be written into cannot be.
     """
     for threshold in spec.thresholds:
         require_threshold(threshold)
@@ -161,6 +162,10 @@ def _check_run(run: ModelRun) -> None:
 
 
 def _check_choosing(spec: EvaluationSpec) -> None:
+    if spec.choose_on is not None and spec.table is None:
+        raise ParameterError(
+            "Operating points are chosen on whole slides, but no table of slides is given.", cure="Give a cohort's table."
+        )
     if spec.choose_on == spec.split:
         raise ParameterError(
             f"The same slides (“{spec.split}”) cannot choose thresholds and say how good they are.",
@@ -169,12 +174,11 @@ def _check_choosing(spec: EvaluationSpec) -> None:
 
 
 def _check_writing(runs: Sequence[ModelRun], spec: EvaluationSpec) -> None:
-    if spec.table is None or spec.choose_on is None:
-        raise ParameterError(
-            "Operating points are chosen on whole slides, but no table of slides is given.", cure="Give a cohort's table."
-        )
+    if spec.choose_on is None:
+        raise ParameterError("What is to be written is not chosen.", cure="Name the slides that choose: --choose-on val.")
     ready = {run.pack.name for run in runs if run.is_default}
     for run in runs:
+        require_writable(run.pack.folder)
         if run.pack.name not in ready:
             manifest = run.pack.manifest
             raise ParameterError(

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hepamap.detection import Detector
-from hepamap.errors import OutputExistsError, OutputNotWritableError
+from hepamap.errors import HepamapError, OutputExistsError, OutputNotWritableError
 from hepamap.pipeline import Progress, ignore_progress
 from hepamap.training.cohort import require_one_split
-from hepamap.training.evaluation.both_classes import require_both_classes
+from hepamap.training.evaluation.both_classes import missing_class, require_both_classes
 from hepamap.training.evaluation.choice import Choice, choose, judge_choice
 from hepamap.training.evaluation.kept_maps import KeptMaps
 from hepamap.training.evaluation.patch_level import PatchOutcome, judge_patches, open_fitting
@@ -28,6 +28,7 @@ def evaluate(
     *,
     progress: Callable[[Progress], None] = ignore_progress,
     measured: Told = lambda outcome, run: None,
+    warn: Callable[[HepamapError], None] = lambda lack: None,
 ) -> Evaluation:
     """Measure models on patches and slides; writes nothing but maps and answers, which a later call finds again.
 
@@ -37,6 +38,7 @@ def evaluate(
         detector: the loaded models.
         progress: told how far the current slide is.
         measured: told each slide that is finished.
+        warn: told, before anything is computed, what the figures will lack.
 
     Raises:
         ParameterError, ModelError, CohortInvalidError, SplitEmptyError, AnnotationError, DatasetInvalidError, OneClassError:
@@ -45,12 +47,14 @@ def evaluate(
     """
     runs = plan_runs(spec, detector.models_dir)
     packs = {run.pack.name: run.pack for run in runs}
-    fitting = open_fitting(spec.datasets, list(packs.values()))
+    fitting = open_fitting(spec.datasets, list(packs.values()), spec.split)
     slides = read_slides(spec, spec.split, runs) if spec.table else []
     choosing = read_slides(spec, spec.choose_on, runs) if spec.table and spec.choose_on else []
     if spec.choose_on:
         require_both_classes([slide.areas for slide in choosing], f"the slides of the split “{spec.choose_on}”, which choose")
     require_one_split((slide.fingerprint, slide.row.split, slide.row.slide.name) for slide in [*slides, *choosing])
+    if slides and (lack := missing_class([slide.areas for slide in slides], f"the slides of the split “{spec.split}”")):
+        warn(lack)
     _prepare(out)
     work = _Work(KeptMaps(out / MAPS_FOLDER, detector), progress, measured)
     patches: list[PatchOutcome] = [

@@ -10,7 +10,7 @@ from typing import Any
 
 from hepamap import RESEARCH_USE_ONLY
 from hepamap.errors import OutputNotWritableError
-from hepamap.model_pack import ModelPack, rewrite_manifest
+from hepamap.model_pack import ModelPack, reloaded, rewrite_manifest
 from hepamap.provenance import software_json
 from hepamap.training.evaluation import figures, tables
 from hepamap.training.evaluation.patch_level import PatchOutcome
@@ -79,14 +79,19 @@ def report_json(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def write_into_packs(evaluation: Evaluation) -> list[ModelPack]:
-    """Put operating points, calibration and figures of each model's default run into its manifest and card."""
+    """Put operating points, calibration and figures of each model's default run into its manifest and card.
+
+    Raises:
+        ModelChangedError: a pack was replaced since it was measured.
+        OutputNotWritableError: no permission, or the disk is full.
+    """
     return [_write_into_pack(item, evaluation.spec) for item in evaluation.runs if item.run.is_default and item.verdict]
 
 
 def _write_into_pack(summary: RunSummary, spec: EvaluationSpec) -> ModelPack:
     verdict = summary.verdict
     assert verdict is not None
-    pack, choice = summary.run.pack, verdict.choice
+    pack, choice = reloaded(summary.run.pack), verdict.choice
     on_slides = {
         "software": f"hepamap {software_json()['version']}",
         "split": spec.split,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hepamap.errors import ParameterError
-from hepamap.training.studies.folder import require_room
+from hepamap.training.room import require_room
 from hepamap.training.studies.loop import Run, StudyProgress, do_runs, drawn, study_data, work_of
 from hepamap.training.studies.plan import Configuration, DataSizeStudy, SizesSection, read_study, recipe_of
 from hepamap.training.studies.report import write_size_report
@@ -49,7 +49,7 @@ def study_data_size(
     datasets, splits = study_data(study, dataset_dirs, asked)
     seed = study.training.seed
     judged = {split: drawn(splits[split], asked[split], seed) for split in ("val", "test")}
-    require_room(out, {section.head}, study.network.patch)
+    require_room(out, section.head, study.network.patch)
     configuration = Configuration(section.backbone, section.head, section.batch_size, section.optimiser)
     runs = [
         Run(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import cast
 
 from hepamap.errors import ParameterError
-from hepamap.training.studies.folder import require_room
+from hepamap.training.room import require_room
 from hepamap.training.studies.loop import Run, StudyProgress, do_runs, drawn, study_data, work_of
 from hepamap.training.studies.plan import Configuration, FactorStudy, Optimiser, read_study, recipe_of
 from hepamap.training.studies.report import write_factor_report
@@ -60,7 +60,8 @@ def study_factors(
     datasets, splits = study_data(study, dataset_dirs, asked)
     seed = study.training.seed
     splits = {split: drawn(splits[split], count, seed) for split, count in asked.items()}
-    require_room(out, set(cast("Sequence[str]", chosen["head"])), study.network.patch)
+    for head in cast("Sequence[str]", chosen["head"]):
+        require_room(out, head, study.network.patch)
     repeats = selection.repeats or study.factors.repeats
     runs = [
         Run((*map(str, factors), str(repeat + 1)), recipe_of(study, _configuration(factors), repeat), splits)

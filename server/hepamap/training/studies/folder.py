@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hepamap.errors import OutputNotWritableError
 from hepamap.jobs.processes import exclusive_lock
 from hepamap.training.errors import ResumeImpossibleError, StudyBusyError
 from hepamap.training.studies.table import not_writable, write_text
 
 RUNS_NAME, STUDY_NAME, RUN_FOLDER = "runs.csv", "study.json", "runs"
 _LOCK_NAME = ".lock"
-
-# Parameters of VGG16's convolutions with batch normalisation, and what FC512 adds for each px² of the last block.
-_BACKBONE_PARAMETERS = 14_800_000
-_HEAD_PARAMETERS, _HEAD_PARAMETERS_PER_PX2 = 2_200_000, 512 * 4096
-_COPIES = 8  # weights, two moments of Adam and the best weights, each beside the file that it replaces
-_SPARE_BYTES = 50_000_000
 
 
 @contextmanager
@@ -49,24 +41,6 @@ def study_folder(out: Path, work: dict[str, Any]) -> Iterator[None]:
             )
         _require_same_work(out, work)
         yield
-
-
-def require_room(out: Path, heads: set[str], patch_m: int) -> None:
-    """Check that the state of the largest network fits on the disk; only one run's is kept at a time.
-
-    Raises:
-        OutputNotWritableError: it does not.
-    """
-    parameters = _BACKBONE_PARAMETERS
-    if heads - {"GAP"}:
-        parameters += _HEAD_PARAMETERS + _HEAD_PARAMETERS_PER_PX2 * (patch_m // 32) ** 2
-    existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    needed, free = 4 * _COPIES * parameters + _SPARE_BYTES, shutil.disk_usage(existing).free
-    if needed > free:
-        raise OutputNotWritableError(
-            f"A run of the study may need {needed / 1e9:.1f} GB for its state, but {free / 1e9:.1f} GB are free.",
-            cure="Free space, or name a folder on a larger disk with --out.",
-        )
 
 
 def _require_same_work(out: Path, work: dict[str, Any]) -> None:

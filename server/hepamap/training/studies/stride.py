@@ -14,7 +14,8 @@ from hepamap.detection import CheckedRequest, DetectionRequest, Detector, check_
 from hepamap.errors import CancelledError, HepamapError, ModelError, ParameterError, StrideInvalidError
 from hepamap.maps import require_dense_stride
 from hepamap.model_pack import ModelPack, find_pack
-from hepamap.pipeline import analyse
+from hepamap.pipeline import Analysis, analyse
+from hepamap.predictor import Predictor
 from hepamap.slide import Slide
 from hepamap.training.areas import areas_of
 from hepamap.training.class_map import DEFAULT_CLASSES, ClassMap
@@ -225,12 +226,15 @@ def _run(case: Case, detector: Detector, classes: ClassMap, share: Callable[[flo
         "stride_um": f"{parameters.stride_m * parameters.mpp:.2f}",
         "overlap": f"{1 - parameters.stride_m / parameters.patch_m:.3f}",
     }
-    try:
-        predictor = detector.predictor(pack)
+
+    def look(network: Predictor) -> Analysis:
         with Slide.open(case.row.slide, mpp_override_um=case.row.mpp_override_um) as slide:
-            analysis = analyse(
-                slide, predictor, parameters, {}, progress=lambda step: share(step.done / step.total if step.total else 0.0)
+            return analyse(
+                slide, network, parameters, {}, progress=lambda step: share(step.done / step.total if step.total else 0.0)
             )
+
+    try:
+        analysis, predictor = detector.run(pack, look)
         seconds = analysis.seconds["map"] + analysis.seconds["contours"]
         score = judge_map(case.row, pack.name, analysis.map, asdict(parameters), seconds, classes).score
     except CancelledError:
