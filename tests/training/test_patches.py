@@ -41,6 +41,19 @@ def test_test_label_is_tumour_above_50_percent_else_non_tumour(pixels: int, labe
     assert labels_for_test(share(covered(pixels)), np.ones(1)).tolist() == [label]
 
 
+@pytest.mark.parametrize(("one_more", "label"), [(False, NO_LABEL), (True, TUMOUR)])
+def test_an_outline_around_exactly_75_percent(one_more: bool, label: int) -> None:
+    drawn = box(0, 0, 48, P).union(box(48, 0, 49, 1)) if one_more else box(0, 0, 48, P)
+    assert labels_for_training(share(rasterise(drawn, P, P)), np.zeros(1)).tolist() == [label]
+
+
+@pytest.mark.parametrize(("one_more", "label"), [(False, NON_TUMOUR), (True, TUMOUR)])
+def test_an_outline_around_exactly_50_percent(one_more: bool, label: int) -> None:
+    drawn = box(0, 0, 32, P).union(box(32, 0, 33, 1)) if one_more else box(0, 0, 32, P)
+    annotated = drawn.union(box(0, 0, P, P))
+    assert labels_for_test(share(rasterise(drawn, P, P)), share(rasterise(annotated, P, P))).tolist() == [label]
+
+
 def test_test_label_needs_annotated_ground() -> None:
     assert labels_for_test(np.array([0.5, 0.0]), np.array([0.5, 0.51])).tolist() == [NO_LABEL, NON_TUMOUR]
 
