@@ -26,6 +26,12 @@ def report_warnings(warnings: Iterable[Mapping[str, str]]) -> None:
         typer.echo(f"  warning: {warning['message']} [{warning['code']}]", err=True)
 
 
+def report_remarks(sentences: Iterable[str]) -> None:
+    """Say what a reader must know of slides and annotations, on standard error."""
+    for sentence in sentences:
+        typer.echo(f"  warning: {sentence}", err=True)
+
+
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[[Step], None]]:
     """A bar on standard error that is fed with steps; silent where nobody looks at a terminal."""

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hepamap.cli import model_files
-from hepamap.cli.console import progress_bar, report_error, report_warnings
+from hepamap.cli.console import progress_bar, report_error, report_remarks, report_warnings
 from hepamap.cli.training import ExcludedClasses, NonTumourClasses, TumourClasses
 from hepamap.errors import ModelError, PackInvalidError
 from hepamap.model_pack import find_pack, list_packs, manifest_json, manifest_schema_json, require_writable
@@ -92,11 +92,13 @@ def validate(
     from hepamap.detection import Detector
     from hepamap.training import validate as validation
     from hepamap.training.class_map import DEFAULT_CLASSES
+    from hepamap.training.remarks import remarks_on
 
     settings = Settings()
     slides = validation.slides_of(table, split)
     classes = DEFAULT_CLASSES.with_names(tumour_class, non_tumour_class, exclude_class)
     detector = Detector(models_dir or settings.models_dir, settings.precision)
+    report_remarks(remarks_on(slides, classes))
     if write:
         require_writable(find_pack(detector.models_dir, model).folder)
     with progress_bar("validate") as tell:

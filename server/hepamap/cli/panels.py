@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from hepamap.cli.console import progress_bar
+from hepamap.cli.console import progress_bar, report_remarks
 from hepamap.cli.training import ExcludedClasses, ModelsDir, NonTumourClasses, TumourClasses
 from hepamap.settings import Settings
 
@@ -40,12 +40,14 @@ def panels(
     from hepamap.training.cohort import CohortSlide
     from hepamap.training.evaluation.kept_maps import KeptMaps
     from hepamap.training.panels import compute_panels, draw_panels, looks, prepare_picture
+    from hepamap.training.remarks import remarks_on
 
     settings = Settings()
     folder = models_dir or settings.models_dir
     ways = looks(*(find_pack(folder, name) for name in (model_5x, model_10x, unet, fcn)))
     row = CohortSlide(slide, annotations, "slide", "test", unannotated, frame, mpp)
     classes = DEFAULT_CLASSES.with_names(tumour_class, non_tumour_class, exclude_class)
+    report_remarks(remarks_on([row], classes))
     maps = KeptMaps(prepare_picture(out), Detector(folder, settings.precision))
     with progress_bar("panels") as show:
         figure = compute_panels(row, ways, maps, classes=classes, progress=show)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hepamap.cli.console import progress_bar
+from hepamap.cli.console import progress_bar, report_remarks
 from hepamap.cli.training import ExcludedClasses, ModelsDir, NonTumourClasses, TumourClasses
 from hepamap.pipeline import Progress
 from hepamap.settings import Settings
@@ -110,12 +110,14 @@ def stride(
     from hepamap.detection import Detector
     from hepamap.training.class_map import DEFAULT_CLASSES
     from hepamap.training.cohort import read_cohort
+    from hepamap.training.remarks import remarks_on
     from hepamap.training.studies.stride import study_stride
 
     settings = Settings()
     detector = Detector(models_dir or settings.models_dir, settings.precision)
     classes = DEFAULT_CLASSES.with_names(tumour_class, non_tumour_class, exclude_class)
     slides = [row for row in read_cohort(table) if row.split == split]
+    report_remarks(remarks_on(slides, classes))
     with _telling("stride") as tell:
         study_stride(
             slides, model, detector, out, strides=stride, modes=mode, classes=classes, retry_failed=retry_failed, tell=tell

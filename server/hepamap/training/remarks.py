@@ -2,7 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+
+from hepamap.training.areas import SlideAreas, areas_of
+from hepamap.training.class_map import ClassMap
+from hepamap.training.cohort import CohortSlide
+
+
+def remarks_on(rows: Iterable[CohortSlide], classes: ClassMap) -> list[str]:
+    """Read the annotations of slides and say what of them was ignored or changed.
+
+    Raises:
+        SlideError, AnnotationError: a slide, or what was drawn on it, cannot be used.
+    """
+    return [sentence for row in rows for sentence in remarks_of(row.slide.stem, areas_of(row, classes))]
+
+
+def remarks_of(slide: str, areas: SlideAreas) -> list[str]:
+    """The same of annotations that were read already."""
+    return annotation_remarks(
+        slide,
+        classes=areas.ignored_classes,
+        objects=areas.file.ignored,
+        repaired=areas.file.repaired,
+        conflict_mm2=areas.conflict_mm2,
+    )
 
 
 def annotation_remarks(

@@ -10,6 +10,7 @@ from hepamap.cli.app import app
 from hepamap.errors import OutputNotWritableError, ParameterError
 from hepamap.model_pack import find_pack, load_pack
 from hepamap.training import validate as validation
+from tests.training.conftest import box, feature, toy_pixels, tumour_and_liver, write_slide
 from tests.training.evaluation.conftest import GivingWayDetector, RedDetector
 
 
@@ -95,3 +96,31 @@ def test_what_the_figures_will_lack_is_said(cohort: Path, options: list[str]) ->
     answer = CliRunner().invoke(app, [*options, str(cohort), "--tumour-class", "Tumuor"])
     assert answer.exit_code == 0, answer.output
     assert "warning: Nothing is tumour on the slides of the split “test”" in answer.stderr.splitlines()[0]
+
+
+@pytest.mark.parametrize("command", ["models validate", "study stride", "study panels"])
+def test_what_of_the_annotations_is_left_out_is_said(
+    detector: RedDetector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    collection = tumour_and_liver()
+    collection["features"].append(feature([box(0, 0, 9, 9)], classification={"name": "Stroma"}))
+    (tmp_path / "s.geojson").write_text(json.dumps(collection))
+    write_slide(tmp_path / "s.tif", toy_pixels(0))
+    (tmp_path / "t.csv").write_text("slide,annotations,group,split\ns.tif,s.geojson,p,test\n")
+
+    def stop(*_: object, **__: object) -> None:
+        raise RuntimeError("the work was begun")
+
+    for work in ("validate.validate", "studies.stride.study_stride", "panels.compute_panels"):
+        monkeypatch.setattr(f"hepamap.training.{work}", stop)
+    monkeypatch.setattr("hepamap.training.panels.looks", lambda *_: ())
+    asked = {
+        "models validate": ["tiny-5x", str(tmp_path / "t.csv")],
+        "study stride": [str(tmp_path / "t.csv"), "--model", "tiny-5x", "--out", str(tmp_path / "out")],
+        "study panels": [str(tmp_path / "s.tif"), "--annotations", str(tmp_path / "s.geojson"), "--out", str(tmp_path / "p.png")],
+    }[command]
+    if command == "study panels":
+        asked += [f"--{name}=tiny-5x" for name in ("model-5x", "model-10x", "unet", "fcn")]
+    answer = CliRunner().invoke(app, [*command.split(), *asked, "--models-dir", str(detector.models_dir)])
+    assert str(answer.exception) == "the work was begun", answer.output
+    assert "warning: s: 1 annotations of class “Stroma” were left out." in answer.stderr

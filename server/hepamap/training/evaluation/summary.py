@@ -10,10 +10,10 @@ import numpy as np
 
 from hepamap.training.evaluation.bootstrap import Bootstrap, Interval
 from hepamap.training.evaluation.choice import Verdict, pooled
-from hepamap.training.evaluation.plan import AnnotatedSlide, ModelRun
+from hepamap.training.evaluation.plan import ModelRun
 from hepamap.training.evaluation.scores import METRICS, Counts, Scores
 from hepamap.training.evaluation.slides import YOUDEN, Rule, SlideOutcome
-from hepamap.training.remarks import annotation_remarks
+from hepamap.training.remarks import remarks_of
 
 Intervals = dict[str, Interval | None]
 
@@ -45,7 +45,9 @@ class RunSummary:
                 f"{self.run.name}: {len(without)} of {len(self.outcomes)} slides have patches of one class only, hence no AUC "
                 f"and no threshold of their own: {', '.join(without)}."
             )
-        said += [f"{self.run.name}, {sentence}" for item in self.outcomes for sentence in _of_annotations(item.slide)]
+        said += [
+            f"{self.run.name}, {sentence}" for item in self.outcomes for sentence in remarks_of(item.slide.name, item.slide.areas)
+        ]
         said += [f"{self.run.name}: {message} ({', '.join(slides)})" for message, slides in self._warned().items()]
         choice = self.verdict.choice if self.verdict else None
         return said + [f"{self.run.name}: {sentence}" for sentence in (choice.remarks if choice else ())]
@@ -57,17 +59,6 @@ class RunSummary:
             for warning in item.warnings:
                 found.setdefault(f"{warning['message']} [{warning['code']}]", []).append(item.slide.name)
         return found
-
-
-def _of_annotations(slide: AnnotatedSlide) -> list[str]:
-    areas = slide.areas
-    return annotation_remarks(
-        slide.name,
-        classes=areas.ignored_classes,
-        objects=areas.file.ignored,
-        repaired=areas.file.repaired,
-        conflict_mm2=areas.conflict_mm2,
-    )
 
 
 def rules_of(run: ModelRun, thresholds: dict[str, float], extra: Sequence[float]) -> tuple[Rule, ...]:
