@@ -16,13 +16,22 @@ class Place {
     final Object imageData
     final Object project
     final Object entry
-    final boolean shownAtFirst
+    /** QuPath gave it to a script of its own batch, and saves it when that ends. */
+    final boolean savedByQuPath
 
     Place(imageData) {
         this.imageData = imageData
         project = QPEx.getProject()
         entry = project?.getEntry(imageData)
-        shownAtFirst = isShown()
+        savedByQuPath = !isShown()
+    }
+
+    /** An image of a project that nobody but us saves where no viewer shows it. */
+    Place(imageData, project, entry) {
+        this.imageData = imageData
+        this.project = project
+        this.entry = entry
+        savedByQuPath = false
     }
 
     static List viewers() {
@@ -30,8 +39,10 @@ class Place {
         gui == null ? [] : new ArrayList(gui.getAllViewers())
     }
 
+    static List viewersOf(imageData) { viewers().findAll { it.getImageData() != null && it.getImageData().is(imageData) } }
+
     /** The viewer that shows the image now; null: none does. */
-    Object viewer() { viewers().find { it.getImageData() != null && it.getImageData().is(imageData) } }
+    Object viewer() { viewersOf(imageData)[0] }
 
     boolean isShown() { viewer() != null }
 
@@ -41,22 +52,39 @@ class Place {
         viewers().collect { it.getImageData() }.find { it != null && project.getEntry(it) == entry }
     }
 
-    boolean isGone() { shownAtFirst && !isShown() && entry == null }
+    boolean isGone() { !savedByQuPath && !isShown() && entry == null }
 
-    /** Call `change` with the image as it is now, and save it where nobody has it open. */
+    /** Call `change` with the image as it is now, and save it where nobody has it open. One change at a time: what it finds stays so. */
     Object change(Closure change) {
-        if (isShown()) return change.call(imageData)
-        if (!shownAtFirst) return change.call(openedAgain() ?: imageData)
-        if (isGone()) throw new ImageGone()
-        def again = openedAgain()
-        if (again != null) return change.call(again)
-        def stored = entry.readImageData()
+        synchronized (Place) {
+            if (isShown()) return change.call(imageData)
+            def again = openedAgain()
+            if (again != null) return change.call(again)
+            if (savedByQuPath) return change.call(imageData)
+            if (isGone()) throw new ImageGone()
+            return changeStored(change)
+        }
+    }
+
+    /** Read anew: what `imageData` was read from may be old, and a person may have saved annotations since. */
+    private Object changeStored(Closure change) {
+        def stored = read(entry)
         try {
             def result = change.call(stored)
-            entry.saveImageData(stored)
+            onDisk { entry.saveImageData(stored) }
             return result
         } finally {
             close(stored)
+        }
+    }
+
+    static Object read(entry) { onDisk { entry.readImageData() } }
+
+    private static Object onDisk(Closure access) {
+        try {
+            return access.call()
+        } catch (Exception failed) {
+            throw new Trouble("QuPath could not open or save this image (${failed.message ?: failed}).")
         }
     }
 

@@ -11,6 +11,8 @@ class Analysis {
     String id
     Map last
     private Object posted
+    // Of this question: asked again, it is the same analysis.
+    private final String mark = UUID.randomUUID()
 
     Analysis(ServerCalls calls, Map request) {
         this.calls = calls
@@ -18,9 +20,11 @@ class Analysis {
     }
 
     Map post() {
-        posted = calls.begin('POST', PATH, request, ServerCalls.ANSWER_S)
+        posted = begin()
         note(calls.finish(posted))
     }
+
+    private Object begin() { calls.begin('POST', PATH, request, ServerCalls.ANSWER_S, ['Idempotency-Key': mark]) }
 
     Map note(response) {
         def answer = ServerCalls.parsed(Reasons.requireSuccess(response, calls).body())
@@ -78,12 +82,15 @@ class Analysis {
         seconds < 5400 ? "${Math.round(seconds / 60)} min" : String.format(Locale.ROOT, '%.1f h', seconds / 3600)
     }
 
-    /** Tell the server to stop, also where its answer to the question is still on its way. True: told, or there was nothing to tell. */
+    /**
+     * Tell the server to stop, also where its answer to the question is still on its way, or was lost. True: told, or there was nothing
+     * to tell.
+     */
     boolean stop() {
         if (posted == null || isDone()) return true
         try {
             // Only the answer says what to cancel.
-            if (id == null) note(calls.finish(posted, true))
+            if (id == null) note(answerAtLast())
         } catch (Trouble refused) {
             return true
         }
@@ -95,6 +102,14 @@ class Analysis {
             return true  // it has ended meanwhile
         } catch (Trouble untold) {
             return false
+        }
+    }
+
+    private Object answerAtLast() {
+        try {
+            return calls.finish(posted, true)
+        } catch (NoAnswer lost) {
+            return calls.finish(begin(), true)
         }
     }
 }

@@ -33,6 +33,15 @@ class Contours {
         }
     }
 
+    static boolean isPreview(object) { OpenImage.isOurs(object) && object.getMetadata().containsKey(PREVIEW_KEY) }
+
+    /** What a person says, or chooses, is about a result. */
+    static void requireNoPreview(imageData) {
+        if (imageData.getHierarchy().getAnnotationObjects().any { isPreview(it) }) {
+            throw new Trouble('What is on the image is a preview. Wait for the result, or cancel it, then try again.')
+        }
+    }
+
     /** Draw on the image; returns what was drawn and what it replaced. */
     Map drawOn(imageData) {
         def hierarchy = imageData.getHierarchy()

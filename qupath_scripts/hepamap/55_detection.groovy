@@ -25,8 +25,8 @@ class Detection {
     private List before = null
     private String previewOf = null
 
-    Detection(imageData, Work work, boolean quiet) {
-        place = new Place(imageData)
+    Detection(Place place, Work work, boolean quiet) {
+        this.place = place
         this.work = work
         this.quiet = quiet
     }
@@ -80,7 +80,8 @@ class Detection {
         }
         Map request = question + [slide: SlideOnServer.find(place.imageData, calls, mayUpload)]
         work.tell(question.region == null ? 'Sending the whole slide' : 'Sending the selected region')
-        coarse = begun(coarseQuestion(request, model?.manifest, key))
+        coarse = coarseQuestion(request, model?.manifest, key)
+        askForPreview()
         fine = new Analysis(calls, request)
         fine.post()
         if (coarse != null && fine.isDone()) coarse.stop()  // known already: nobody needs a preview
@@ -106,12 +107,13 @@ class Detection {
     }
 
     /** A preview is worth no failure: where it cannot be asked for, there is none, and the fine question says what is wrong. */
-    private static Analysis begun(Analysis coarse) {
+    private void askForPreview() {
         try {
             coarse?.post()
-            return coarse
         } catch (Trouble noPreview) {
-            return null
+            def lost = coarse
+            Windows.inBackground { lost.stop() }  // it may have arrived all the same
+            coarse = null
         }
     }
 
@@ -158,7 +160,7 @@ class Detection {
             place.change { image ->
                 def hierarchy = image.getHierarchy()
                 hierarchy.removeObjects(hierarchy.getAnnotationObjects().findAll {
-                    OpenImage.isOf(it, previewOf) && it.getMetadata().containsKey(Contours.PREVIEW_KEY)
+                    OpenImage.isOf(it, previewOf) && Contours.isPreview(it)
                 }, true)
                 hierarchy.addObjects(before)
             }
@@ -194,6 +196,7 @@ class Detection {
             image.removeProperty('hepamap.threshold')
             image.removeProperty('hepamap.verdict')
             note(image, question, contours.model, version)
+            MapOverlay.removeFrom(image)
             drawn
         }
         int replaced = (before != null ? before : change.replaced).size()  // none before the preview is not the preview itself

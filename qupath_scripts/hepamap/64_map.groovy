@@ -65,6 +65,11 @@ class MapOverlay {
 
     static MapOverlay on(viewer) { viewer == null ? null : SHOWN[viewer] }
 
+    /** An image that was analysed anew has another map. */
+    static void removeFrom(imageData) {
+        Place.viewersOf(imageData).collect { on(it) }.findAll { it != null }.each { shown -> Windows.onFx { shown.remove() } }
+    }
+
     static double opacity() { (HepamapSettings.get('opacity') ?: 0.6) as double }
 
     void show(double threshold) {

@@ -20,12 +20,29 @@ class Thresholds {
         new Contours(calls.bytes("${Analysis.PATH}/${analysis}/contours?threshold=${threshold}"), calls.server)
     }
 
+    /** What came of an analysis belongs to an image for as long as that has no other one, nor a preview of it. */
+    static void requireCurrent(imageData, String analysis) {
+        if (imageData.getProperty(Detection.ANALYSIS) != analysis) {
+            throw new Trouble('The image has the contours of another analysis by now, and they were left as they are. To move ' +
+                'their threshold, open hepamap > Adjust threshold… again.')
+        }
+        Contours.requireNoPreview(imageData)
+    }
+
+    static Map draw(Place place, String analysis, Contours contours) {
+        (Map) place.change { image ->
+            requireCurrent(image, analysis)
+            contours.drawOn(image)
+        }
+    }
+
     static double sensible(double threshold) { Math.max(0.001d, Math.min(0.999d, Math.round(threshold * 1000) / 1000.0d)) }
 
     /** Tell the server which threshold a person chose, and note it in the image. */
     static void keep(ServerCalls calls, Place place, String analysis, double threshold) {
         calls.json('PUT', "${Analysis.PATH}/${analysis}/threshold", [threshold: threshold, user: HepamapSettings.user()])
         place.change { image ->
+            requireCurrent(image, analysis)
             image.setProperty(CHOSEN, threshold.toString())
             Steps.add(image, 'Threshold (hepamap)', [threshold: threshold.toString(), analysis: analysis],
                 "hepamap drew its contours at the threshold ${threshold}", 'threshold', [threshold: threshold])
@@ -41,7 +58,7 @@ class Thresholds {
             def place = new Place(imageData)
             calls.connect()
             def contours = contoursAt(calls, analysis, threshold)
-            Map change = (Map) place.change { contours.drawOn(it) }
+            Map change = draw(place, analysis, contours)
             keep(calls, place, analysis, threshold)
             return [title: 'done', text: "Threshold ${threshold}: ${change.drawn.size()} tumor regions (${contours.model})."]
         } catch (Cancelled cancelled) {
@@ -96,15 +113,20 @@ class ThresholdSession {
         try {
             def contours = Thresholds.contoursAt(calls, map.analysis, wanted)
             if (number != moves) return  // moved on meanwhile
-            Map change = (Map) place.change { contours.drawOn(it) }
-            if (before == null) before = change.replaced
+            int regions = draw(contours)
             long milliseconds = (long) ((System.nanoTime() - movedAt) / 1_000_000)
-            tell.call(said(contours, change.drawn.size()) + " (${milliseconds} ms)")
+            tell.call(said(contours, regions) + " (${milliseconds} ms)")
         } catch (Trouble trouble) {
             if (number == moves) tell.call(trouble.message)
         } catch (Throwable error) {
             if (number == moves) tell.call(Reasons.unforeseen(error))
         }
+    }
+
+    private int draw(Contours contours) {
+        Map change = Thresholds.draw(place, map.analysis, contours)
+        if (before == null) before = change.replaced
+        change.drawn.size()
     }
 
     private static String said(Contours contours, int regions) {
@@ -115,12 +137,14 @@ class ThresholdSession {
         text + String.format(Locale.ROOT, ', %.2f mm², %.1f %% of the tissue', tumour, 100 * tumour / tissue)
     }
 
-    /** The person wants this threshold: `then` is called with null, or with what went wrong. */
-    void keep(Closure then) {
+    /** The person wants this threshold: it is drawn, and `then` is called with null, or with what went wrong. */
+    void keep(double wanted, Closure then) {
+        moves++
         worker.execute {
             String wrong = null
             try {
-                Thresholds.keep(calls, place, map.analysis, threshold)
+                draw(Thresholds.contoursAt(calls, map.analysis, wanted))
+                Thresholds.keep(calls, place, map.analysis, wanted)
             } catch (Trouble trouble) {
                 wrong = trouble.message
             } catch (Throwable error) {
@@ -139,12 +163,13 @@ class ThresholdSession {
             String model = OpenImage.nameOf(map.facts.model.id)
             try {
                 place.change { image ->
+                    Thresholds.requireCurrent(image, map.analysis)
                     def hierarchy = image.getHierarchy()
                     hierarchy.removeObjects(hierarchy.getAnnotationObjects().findAll { OpenImage.isOf(it, model) }, true)
                     hierarchy.addObjects(before)
                 }
             } catch (Trouble gone) {
-                // so are the contours
+                // so are the contours, or others are in their place
             }
         }
     }

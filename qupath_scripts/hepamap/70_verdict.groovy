@@ -15,10 +15,8 @@ class Verdicts {
         if (hierarchy.getAnnotationObjects().any { it.getMetadata()[EDIT_KEY] == analysis }) {
             throw new Trouble('There are editable copies of these contours already (class Tumor). Correct those, or delete them first.')
         }
+        Contours.requireNoPreview(imageData)
         List ours = hierarchy.getAnnotationObjects().findAll { OpenImage.isOurs(it) }
-        if (ours.any { it.getMetadata().containsKey(Contours.PREVIEW_KEY) }) {
-            throw new Trouble('What is on the image is a preview. Wait for the result, or cancel it, then edit.')
-        }
         // Those of other models are not what the verdict is about. An image of an earlier client does not say whose its analysis is.
         def model = imageData.getProperty(Detection.MODEL)
         if (model != null) ours = ours.findAll { OpenImage.isOf(it, model) }
@@ -43,6 +41,7 @@ class Verdicts {
     static Map outcome(imageData, Work work, String decision, String reason, String id) {
         try {
             String analysis = Thresholds.analysisOf(imageData)
+            Contours.requireNoPreview(imageData)
             Map body = body(imageData, decision, reason)
             def calls = new ServerCalls(work)
             calls.connect()

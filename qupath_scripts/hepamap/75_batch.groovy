@@ -24,7 +24,7 @@ class Batch {
         Map outcome
         try {
             Map question = Detection.question(imageData, HepamapSettings.where())
-            def detection = new Detection(imageData, printing(new Work()), true)
+            def detection = new Detection(new Place(imageData), printing(new Work()), true)
             detection.skipDone = many
             outcome = detection.outcome(question)
         } catch (Trouble trouble) {

@@ -47,16 +47,14 @@ class ProjectRun {
         def imageData = null, open = null
         try {
             open = Place.viewers().collect { it.getImageData() }.find { it != null && project.getEntry(it) == entry }
-            imageData = open ?: entry.readImageData()
-            def detection = new Detection(imageData, inner, true)
+            imageData = open ?: Place.read(entry)
+            def detection = new Detection(new Place(imageData, project, entry), inner, true)
             detection.skipDone = true
-            Map outcome = detection.outcome(Detection.question(imageData, 'slide'))
-            if (open == null && outcome.analysis != null && detection.place.openedAgain() == null) entry.saveImageData(imageData)
-            return outcome
+            return detection.outcome(Detection.question(imageData, 'slide'))
         } catch (Trouble trouble) {
             return Detection.failure(trouble.message)
-        } catch (Exception unreadable) {
-            return Detection.failure("QuPath could not open or save this image (${unreadable.message ?: unreadable}).")
+        } catch (Exception error) {
+            return Detection.failure(Reasons.unforeseen(error))
         } finally {
             inner.ended = true
             if (open == null && imageData != null) Place.close(imageData)

@@ -15,6 +15,8 @@ class ThresholdWindow {
     final Slider slider = new Slider(0.0d, 1.0d, 0.5d)
     final def value = Windows.label('')
     final def state = Windows.label(' ')
+    /** What moves the threshold. */
+    private List choices = []
     private Stage stage
     private boolean kept = false
     /** The server is being told; what comes of it decides what stays, also where the window goes meanwhile. */
@@ -88,7 +90,8 @@ class ThresholdWindow {
         state.setId('threshold-state')
         state.setPrefWidth(WIDTH_PX)
         def buttons = Windows.row(Windows.button('Use this threshold') { keep() }, Windows.button('Back to the first') { leave() })
-        def content = Windows.column(value, marks(), slider, points(), state, buttons,
+        choices = [slider, points()]
+        def content = Windows.column(value, marks(), *choices, state, buttons,
             Windows.label('For Research Use Only. Not for use in diagnostic procedures.', true))
         stage = Windows.stage('threshold', content)
         stage.setOnHidden { leave() }  // in whatever way it goes, with QuPath's own window too
@@ -123,11 +126,14 @@ class ThresholdWindow {
 
     private void keep() {
         if (keeping || closed) return
+        double wanted = session.threshold
         keeping = true
+        choices.each { it.setDisable(true) }
         state.setText('Telling the server')
-        session.keep { String wrong ->
+        session.keep(wanted) { String wrong ->
             Platform.runLater {
                 keeping = false
+                choices.each { it.setDisable(false) }
                 if (wrong != null) {
                     state.setText(wrong)
                     if (left) {
@@ -138,7 +144,8 @@ class ThresholdWindow {
                 }
                 kept = true
                 leave()
-                Windows.tellShortly(String.format(Locale.ROOT, 'The threshold %.3f is kept, on the image and on the server.', session.threshold))
+                Windows.tellShortly(String.format(Locale.ROOT, 'The threshold %.3f is kept, on the image and on the server.',
+                    wanted))
             }
         }
     }

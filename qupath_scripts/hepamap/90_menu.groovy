@@ -84,7 +84,7 @@ class Hepamap {
         }
         try {
             Map question = Detection.question(imageData, where)
-            def detection = new Detection(imageData, work, false)
+            def detection = new Detection(new Place(imageData), work, false)
             detection.mayUpload = { long bytes -> mayUpload(bytes) }
             Windows.run("Looking for tumor in ${OpenImage.title(imageData)}", work, { detection.outcome(question) }, ended)
         } catch (Trouble trouble) {

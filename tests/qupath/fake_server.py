@@ -55,6 +55,9 @@ class Asked:
     body: Any
 
 
+Reply = Callable[[Asked], Answer]
+
+
 def feature(polygon: Sequence[Sequence[Sequence[float]]], *, model: str = "hcc-10x@1.0.0", **others: Any) -> dict[str, Any]:
     """A contour as the server makes it."""
     properties = {
@@ -107,7 +110,7 @@ class FakeHepamap:
         self.asked: list[Asked] = []
         self.states: list[dict[str, Any]] = []
         self.contours: Callable[[Any], Mapping[str, Any]] = lambda _: collection()
-        self._special: dict[tuple[str, str], list[Answer]] = {}
+        self._special: dict[tuple[str, str], list[Answer | Reply]] = {}
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._http.daemon_threads = True
         self._http.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that refuses the certificate
@@ -130,7 +133,7 @@ class FakeHepamap:
         self.contours = lambda _: collection()
         self._special.clear()
 
-    def answer(self, method: str, path: str, *answers: Answer) -> None:
+    def answer(self, method: str, path: str, *answers: Answer | Reply) -> None:
         """Answer what fits `path` (a regular expression) in this way, the last one again and again."""
         self._special[method, path] = list(answers)
 
@@ -152,7 +155,8 @@ class FakeHepamap:
         path = asked.path.partition("?")[0]
         for (method, pattern), answers in self._special.items():
             if method == asked.method and re.fullmatch(pattern, path):
-                return answers.pop(0) if len(answers) > 1 else answers[0]
+                answer = answers.pop(0) if len(answers) > 1 else answers[0]
+                return answer if isinstance(answer, Answer) else answer(asked)
         return self._usual(asked.method, path)
 
     def _usual(self, method: str, path: str) -> Answer:

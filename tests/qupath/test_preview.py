@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.qupath.conftest import Person, the_dialog
-from tests.qupath.fake_server import Answer, analysis, collection, feature, problem
+from tests.qupath.fake_server import Answer, Asked, analysis, collection, feature, problem
 from tests.qupath.test_detect_tumor import SQUARE, drawn_by_us
 
 COARSE, FINE = "c0000000-0000-4000-8000-000000000000", "f0000000-0000-4000-8000-000000000000"
@@ -75,6 +75,31 @@ def test_a_fine_question_that_is_refused_stops_the_coarse_one(two_passes: Person
     two_passes.server.answer("POST", PATH, Answer(202, analysis("queued", id=COARSE)), refused)
     assert two_passes.sees() == "The server refuses: This is wrong. Do that."
     assert [call.path for call in two_passes.server.calls("DELETE")] == [f"{PATH}/{COARSE}"]
+
+
+def test_a_coarse_question_that_is_cancelled_on_its_way_is_stopped(two_passes: Person) -> None:
+    two_passes.server.answer("POST", PATH, Answer(202, analysis("queued", id=COARSE), delay_s=0.5))
+    outcome = two_passes.runs_it(do_on={"message": "Sending", "action": "CANCEL"})
+    assert [call.path for call in two_passes.server.calls("DELETE")] == [f"{PATH}/{COARSE}"]
+    assert the_dialog(outcome)["text"] == "You cancelled; the server was told to stop. Nothing was drawn."
+
+
+def test_a_coarse_question_whose_answer_is_lost_is_stopped(two_passes: Person) -> None:
+    two_passes.constants["ANSWER_S"] = "2"
+    marks: list[str] = []
+
+    def post(asked: Asked) -> Answer:
+        if "priority" not in asked.body:
+            return Answer(202, analysis("queued", id=FINE))
+        marks.append(asked.headers["Idempotency-Key"])
+        return Answer(202, analysis("queued", id=COARSE), delay_s=3.0 if len(marks) == 1 else 0)
+
+    two_passes.server.answer("POST", PATH, post)
+    outcome = two_passes.runs_it()
+    assert the_dialog(outcome)["title"] == "hepamap: done"
+    assert [call.path for call in two_passes.server.calls("DELETE")] == [f"{PATH}/{COARSE}"]
+    assert len(marks) == 2
+    assert len(set(marks)) == 1  # by its mark, the server knows that it is the same question
 
 
 def without_answer(person: Person) -> None:

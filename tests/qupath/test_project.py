@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from tests.qupath.conftest import Person
-from tests.qupath.fake_server import analysis
+from tests.qupath.fake_server import ANALYSIS_ID, analysis, collection, feature
 from tests.qupath.live import LEFT, SIDE, TOP, Server, bounds
+from tests.qupath.test_detect_tumor import SQUARE
 
 RUN: list[dict[str, Any]] = [{"item": "Run for project…"}, {"press": "Run"}, {"until": "For Research Use Only"}, {"note": {}}]
 
@@ -82,6 +83,32 @@ def test_an_image_that_was_cancelled_is_not_done(person: Person) -> None:
     (table,) = [text for text in note["texts"] if text.startswith("image")]
     assert [line.split()[:2] for line in table.splitlines()[1:]] == [["first", "cancelled"]]
     assert len(person.server.calls("DELETE")) == 1
+
+
+def second_while_it_is_analysed(person: Person, action: str) -> dict[str, Any]:
+    """Two images are analysed, the second of which is closed; what is done meanwhile."""
+    one = [*[analysis("running")] * 5, analysis()]
+    person.server.states = [*one, *one]
+    person.server.contours = lambda _: collection(feature(SQUARE))
+    two = [{**(person.image or {}), "name": name} for name in ("first", "second")]
+    person.image = None
+    return person.runs_it(project=two, steps=RUN, do_on={"message": "2 of 2: second · Classifying", "action": action})
+
+
+def test_what_a_person_saves_meanwhile_stays(person: Person) -> None:
+    outcome = second_while_it_is_analysed(person, "save an annotation in the second")
+    _, second = outcome["project"]
+    assert [one["name"] for one in second["objects"]] == ["drawn meanwhile", "Tumor (AI)"]
+    assert second["properties"]["hepamap.analysis"] == ANALYSIS_ID
+    assert second["saves"] == 2  # the person's, and ours
+
+
+def test_an_image_that_cannot_be_read_again_is_not_done(person: Person) -> None:
+    outcome = second_while_it_is_analysed(person, "damage the second")
+    (table,) = [text for text in outcome["notes"][0]["texts"] if text.startswith("image")]
+    assert "QuPath could not open or save this image (the data file is damaged)." in table.splitlines()[2]
+    assert table.splitlines()[2].startswith("second  failed")
+    assert outcome["project"][1]["saves"] == 0
 
 
 def test_no_project(person: Person) -> None:

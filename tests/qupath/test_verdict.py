@@ -100,9 +100,24 @@ def test_only_contours_of_the_analysis_are_edited(person: Person) -> None:
 def test_a_preview_is_not_edited(person: Person, guide: str) -> None:
     classes, said = edited(person, {"hepamap.model": "hcc-10x@1.0.0", "hepamap.preview": "coarse pass"})
     assert classes == ["Tumor (AI)"]
-    sentence = "What is on the image is a preview. Wait for the result, or cancel it, then edit."
+    sentence = "What is on the image is a preview. Wait for the result, or cancel it, then try again."
     assert sentence in said
     require_in_guide(sentence, guide)
+
+
+@pytest.mark.parametrize("button", ["Accept", "Submit edited", "Reject"])
+def test_a_preview_gets_no_verdict(person: Person, guide: str, button: str) -> None:
+    assert person.image is not None
+    ring = [[0.0, 0.0], [90.0, 0.0], [90.0, 90.0], [0.0, 0.0]]
+    metadata = {"hepamap.model": "hcc-10x@1.0.0", "hepamap.preview": "coarse pass"}
+    person.image["objects"] = [{"class": "Tumor (AI)", "locked": True, "polygons": [[ring]], "metadata": metadata}]
+    person.image["properties"] = {"hepamap.analysis": ANALYSIS_ID}
+    pressed = [{"set": {"verdict-reason": "Necrosis."}}, {"press": button}, {"wait": "dialog"}]
+    outcome = person.runs_it(steps=[{"item": "Accept, edit, reject…"}, *pressed], answers={"confirm": True})
+    said = outcome["dialogs"][-1]["text"]
+    assert said == "What is on the image is a preview. Wait for the result, or cancel it, then try again."
+    require_in_guide(said, guide)
+    assert person.server.asked == []
 
 
 def test_annotations_are_exported_for_training(person: Person, tmp_path: Path) -> None:

@@ -137,7 +137,14 @@ class Played {
         else if (action == 'open again') {
             viewer.setImageData(null)
             viewer.setImageData(project.imageList[0].readImageData())
-        } else throw new IllegalArgumentException(action)
+        } else if (action == 'save an annotation in the second') {
+            def entry = project.imageList[1]
+            def opened = entry.readImageData()
+            def roi = new Roi([[[[0, 0], [90, 0], [90, 90], [0, 0]]]])
+            opened.getHierarchy().addObjects([new PathObject(name: 'drawn meanwhile', roi: roi)])
+            entry.saveImageData(opened)
+        } else if (action == 'damage the second') project.imageList[1].damaged = true
+        else throw new IllegalArgumentException(action)
     }
 
     Map play() {
@@ -255,6 +262,7 @@ class Played {
     static void put(String id, value) {
         def control = windows().findResult { it.getScene().lookup('#' + id) }
         if (control == null) throw new IllegalStateException("there is no ${id}")
+        if (control.isDisabled()) return  // a person cannot move it
         if (control.metaClass.respondsTo(control, 'setSelected', boolean)) control.setSelected(value)
         else if (control.metaClass.respondsTo(control, 'setText', String)) control.setText(value)
         else control.setValue(value)
