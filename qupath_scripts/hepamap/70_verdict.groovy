@@ -43,11 +43,12 @@ class Verdicts {
             String analysis = Thresholds.analysisOf(imageData)
             Contours.requireNoPreview(imageData)
             Map body = body(imageData, decision, reason)
+            def place = new Place(imageData)  // now: the image may be closed while the server is asked
             def calls = new ServerCalls(work)
             calls.connect()
             work.tell('Sending the verdict')
             Map stored = calls.json('POST', "${Analysis.PATH}/${analysis}/verdicts", body, ['Idempotency-Key': id])
-            new Place(imageData).change { note(it, stored) }
+            noteWhereItIs(place, stored)
             return [title: decision, text: said(stored)]
         } catch (Cancelled cancelled) {
             return [title: 'cancelled', text: 'You cancelled. Whether the verdict arrived is not known; sending it again does no harm.']
@@ -69,6 +70,14 @@ class Verdicts {
             }]
         }
         body
+    }
+
+    private static void noteWhereItIs(Place place, Map stored) {
+        try {
+            place.change { note(it, stored) }
+        } catch (ImageGone closed) {
+            // the server has it, which counts
+        }
     }
 
     private static void note(image, Map stored) {

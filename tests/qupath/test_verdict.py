@@ -120,6 +120,22 @@ def test_a_preview_gets_no_verdict(person: Person, guide: str, button: str) -> N
     assert person.server.asked == []
 
 
+@pytest.mark.parametrize("is_in_a_project", [True, False])
+def test_an_image_that_is_closed_meanwhile(person: Person, is_in_a_project: bool) -> None:
+    """The verdict is noted in the project; what is in none is gone, and the server has it all the same."""
+    stored = {"id": "v-1", "decision": "accepted", "user": "A. Pathologist", "threshold": 0.5, "iou": 1.0, "area_mm2": 2.0}
+    person.server.answer("POST", "/api/v1/analyses/[^/]+/verdicts", Answer(201, stored))
+    assert person.image is not None
+    person.image["properties"] = {"hepamap.analysis": ANALYSIS_ID}
+    case: dict[str, Any] = {"do_on": {"message": "Sending the verdict", "action": "close"}}
+    if is_in_a_project:
+        case["project"], person.image = [person.image], None
+    outcome = person.runs_it(steps=[{"item": "Accept, edit, reject…"}, {"press": "Accept"}, {"wait": "dialog"}], **case)
+    assert outcome["dialogs"][-1]["text"].startswith("The server has kept it: accepted, by A. Pathologist.")
+    noted = [(image["properties"]["hepamap.verdict"], image["saves"]) for image in outcome["project"] or []]
+    assert noted == ([("accepted", 1)] if is_in_a_project else [])
+
+
 def test_annotations_are_exported_for_training(person: Person, tmp_path: Path) -> None:
     assert person.image is not None
     ring = [[0.0, 0.0], [90.0, 0.0], [90.0, 90.0], [0.0, 0.0]]

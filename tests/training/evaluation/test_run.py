@@ -383,7 +383,7 @@ def test_bad_annotations_are_refused_before_anything_is_computed(
         ({"write": True, "choose_on": "test"}, ParameterError, "cannot choose thresholds"),
         ({"choose_on": "test"}, ParameterError, "cannot choose thresholds"),
         ({"write": True, "choose_on": "val", "strides_m": (64,)}, ParameterError, "default mode and stride"),
-        ({"write": True}, ParameterError, "no table"),
+        ({"write": True}, ParameterError, "is not chosen"),
     ],
     ids=["mode", "stride", "threshold", "same-split", "same-split-unwritten", "not-default", "nothing-to-choose-on"],
 )
