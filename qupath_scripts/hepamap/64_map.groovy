@@ -67,7 +67,7 @@ class MapOverlay {
 
     /** An image that was analysed anew has another map. */
     static void removeFrom(imageData) {
-        Place.viewersOf(imageData).collect { on(it) }.findAll { it != null }.each { shown -> Windows.onFx { shown.remove() } }
+        Windows.onFx { Place.viewersOf(imageData).collect { on(it) }.findAll { it != null }.each { it.remove() } }
     }
 
     static double opacity() { (HepamapSettings.get('opacity') ?: 0.6) as double }

@@ -66,6 +66,12 @@ class ThresholdWindow {
             }
             def viewer = place.viewer()
             if (viewer == null) return  // closed meanwhile
+            try {
+                Thresholds.requireCurrent(viewer.getImageData(), outcome.map.analysis)
+            } catch (Trouble outrun) {
+                Windows.show(Detection.failure(outrun.message))
+                return
+            }
             def overlay = new MapOverlay(viewer, outcome.map)
             overlay.show(outcome.map.facts.threshold as double)
             then.call(place, outcome.calls, overlay)

@@ -44,7 +44,7 @@ def map_image() -> bytes:
 class Analyses:
     """A server with an analysis for each question; its contours say from which analysis they are, and at which threshold."""
 
-    # What is asked of contours is their threshold, else it is `keeping`.
+    # What is asked of contours is their threshold, else it is `keeping` or `map`.
     delays_s: dict[str, float] = field(default_factory=dict)
     late: set[str] = field(default_factory=set)  # it comes after the contours of a second analysis
     refusals: list[str] = field(default_factory=list)  # the next one is refused
@@ -70,7 +70,7 @@ class Analyses:
         return self._answer(at, collection(contour))
 
     def map(self, asked: Asked) -> Answer:
-        return Answer(200, map_image() if "index8" in asked.path else FACTS)
+        return self._answer("map", map_image() if "index8" in asked.path else FACTS)
 
     def keep(self, asked: Asked) -> Answer:
         answer = self._answer("keeping", {})
@@ -123,6 +123,14 @@ def test_the_legend_goes_with_its_analysis(person: Person, analyses: Analyses) -
     shown = [*DETECTED, {"item": "Show or hide probability map"}, {"until": "The probability of tumor"}]
     outcome = person.runs_it(steps=[*shown, *DETECTED, {"note": {}}])
     assert (outcome["notes"][0]["windows"], outcome["overlay"]) == ([], None)
+
+
+@pytest.mark.parametrize("item", ["Adjust threshold…", "Show or hide probability map"])
+def test_a_map_that_comes_late_is_not_laid_on_a_new_analysis(person: Person, analyses: Analyses, item: str) -> None:
+    analyses.late.add("map")
+    outcome = person.runs_it(steps=[*DETECTED, {"item": item}, *DETECTED, QUIET, {"wait": "dialog"}])
+    assert outcome["dialogs"][-1]["text"].startswith("The image has the contours of another analysis by now")
+    assert (outcome["overlay"], names(outcome["shown"])) == (None, ["fine-2 at 0.5"])
 
 
 def test_a_threshold_that_comes_late_is_not_drawn_on_a_new_analysis(person: Person, analyses: Analyses, guide: str) -> None:
