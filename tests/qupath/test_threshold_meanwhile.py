@@ -78,7 +78,7 @@ class Analyses:
             self.kept.append((asked.path.split("/")[4], asked.body["threshold"]))
         return answer
 
-    def _answer(self, what: str, body: dict[str, Any]) -> Answer:
+    def _answer(self, what: str, body: dict[str, Any] | bytes) -> Answer:
         if what in self.refusals:
             self.refusals.remove(what)
             return AWAY
