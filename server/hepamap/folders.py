@@ -48,6 +48,11 @@ def is_anchored(folder: Path) -> bool:
     return os.path.ismount(folder) or folder.resolve() == Path.cwd()
 
 
+def nearest_existing(folder: Path) -> Path:
+    """The folder, or the first above it that is there: where it would be made."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder, with those above it that are missing, and have their names on the disk."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]

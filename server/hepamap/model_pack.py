@@ -23,7 +23,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from hepamap.errors import ModelChangedError, ModelNotFoundError, OutputNotWritableError, PackDamagedError, PackInvalidError
-from hepamap.folders import put_in_place
+from hepamap.folders import nearest_existing, put_in_place
 
 DEFAULT_MODEL = "hcc-10x"
 """The pack that is used where nobody names one."""
@@ -266,9 +266,8 @@ def require_writable(folder: Path) -> None:
     Raises:
         OutputNotWritableError: it could not.
     """
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
-        Path(tempfile.mkdtemp(prefix=".probe-", dir=existing)).rmdir()
+        Path(tempfile.mkdtemp(prefix=".probe-", dir=nearest_existing(folder))).rmdir()
     except OSError as error:
         raise not_writable(folder, error) from error
 

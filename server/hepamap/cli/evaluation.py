@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hepamap.cli.console import progress_bar, report_warnings
+from hepamap.cli.console import progress_bar, report_remarks, report_warnings
 from hepamap.cli.training import ExcludedClasses, ModelsDir, NonTumourClasses, TumourClasses
 from hepamap.errors import HepamapError, ParameterError
 from hepamap.settings import Settings
@@ -111,7 +111,7 @@ def _folder(out: Path | None) -> Iterator[Path]:
 
 
 def _warn(lack: HepamapError) -> None:
-    typer.echo(f"  warning: {lack.message} {lack.cure}", err=True)
+    report_remarks([f"{lack.message} {lack.cure}"])
 
 
 def _tell(outcome: SlideOutcome, run: ModelRun) -> None:

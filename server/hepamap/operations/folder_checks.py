@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from hepamap.folders import nearest_existing
 from hepamap.operations.findings import Finding, broken, ok, warning
 from hepamap.settings import Settings
 
@@ -49,7 +50,7 @@ def data_folder(settings: Settings) -> Iterator[Finding]:
 
 def disk(settings: Settings) -> Iterator[Finding]:
     """Whether there is room for results and uploads."""
-    folder = next(part for part in (settings.data_dir, *settings.data_dir.parents) if part.exists())
+    folder = nearest_existing(settings.data_dir)
     free, needed = shutil.disk_usage(folder).free, settings.min_free_bytes
     detail = f"{free / 1024**3:.1f} GiB are free at {folder}; {needed / 1024**3:.1f} GiB must stay free."
     cure = "Delete old results (hepamap gc), or set HEPAMAP_DATA_DIR to a larger disk."

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from hepamap.folders import nearest_existing
 from hepamap.operations.findings import Finding, broken, ok, warning
 from hepamap.settings import Settings
 
@@ -50,7 +51,7 @@ def gpu(settings: Settings) -> Iterator[Finding]:
 
 def clock(settings: Settings) -> Iterator[Finding]:
     """Whether the clock is set by a time server, and agrees with that of the disk."""
-    folder = next(part for part in (settings.data_dir, *settings.data_dir.parents) if part.exists())
+    folder = nearest_existing(settings.data_dir)
     with tempfile.NamedTemporaryFile(dir=folder) as file:
         apart_s = Path(file.name).stat().st_mtime - time.time()
     if abs(apart_s) > _CLOCK_TOLERANCE_S:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from hepamap.errors import OutputNotWritableError
+from hepamap.folders import nearest_existing
 from hepamap.networks import PIXELS
 
 # Parameters of VGG16's convolutions with batch normalisation; what FC512 adds, and adds for each px² of the last block; what the
@@ -28,8 +29,7 @@ def require_room(folder: Path, head: str, patch_m: int) -> None:
     Raises:
         OutputNotWritableError: it does not.
     """
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    needed, free = 4 * _COPIES * _parameters(head, patch_m) + _SPARE_BYTES, shutil.disk_usage(existing).free
+    needed, free = 4 * _COPIES * _parameters(head, patch_m) + _SPARE_BYTES, shutil.disk_usage(nearest_existing(folder)).free
     if needed > free:
         raise OutputNotWritableError(
             f"A training may need {needed / 1e9:.1f} GB for its state, but {free / 1e9:.1f} GB are free.",

@@ -176,9 +176,10 @@ def _check_choosing(spec: EvaluationSpec) -> None:
 def _check_writing(runs: Sequence[ModelRun], spec: EvaluationSpec) -> None:
     if spec.choose_on is None:
         raise ParameterError("What is to be written is not chosen.", cure="Name the slides that choose: --choose-on val.")
+    for folder in {run.pack.folder for run in runs}:
+        require_writable(folder)
     ready = {run.pack.name for run in runs if run.is_default}
     for run in runs:
-        require_writable(run.pack.folder)
         if run.pack.name not in ready:
             manifest = run.pack.manifest
             raise ParameterError(
