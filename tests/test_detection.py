@@ -32,6 +32,8 @@ from hepamap.results import Frame, open_result
 from tests.conftest import WriteSlide, write_tiff_slide
 from tests.packs import write_network_pack
 
+pytestmark = pytest.mark.usefixtures("thin_networks")
+
 
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory: pytest.TempPathFactory) -> ModelPack:

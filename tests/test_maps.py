@@ -20,6 +20,8 @@ from hepamap.tissue import tissue_patches
 from tests.conftest import WriteSlide, readers_at_close
 from tests.networks.test_dense import random_network
 
+pytestmark = pytest.mark.usefixtures("thin_networks")
+
 PATCH_M = 64
 MPP = 1.84
 HALO_M = 96

@@ -13,6 +13,8 @@ from hepamap.predictor import Predictor, backend
 from hepamap.predictor.backend import dtype_policy, has_unused_gpu, is_card_unusable, is_out_of_memory
 from tests.networks.test_dense import random_network
 
+pytestmark = pytest.mark.usefixtures("thin_networks")
+
 
 class ResourceExhaustedError(Exception):
     """Named as TensorFlow's."""

@@ -7,6 +7,8 @@ from hepamap.networks import NetworkInvalidError, build_network
 from hepamap.networks.dense import field_network
 from hepamap.networks.strips import REACH_UNITS, lane_width_m, latency_units, strip_network
 
+pytestmark = pytest.mark.usefixtures("thin_networks")
+
 
 def random_network(backbone: str = "VGG16DrV2", patch_m: int = 64, head: str = "GAP") -> keras.Model:
     """Weights that keep the signal alive: biases and batch statistics are not what they begin with either."""
@@ -30,7 +32,7 @@ def spread_answers(model: keras.Model) -> None:
     """A last layer under which different patches get different answers: unit variance on some of them."""
     side = int(model.input_shape[1])
     features = keras.Model(model.input, model.get_layer("gap").output).predict_on_batch(noise(8, side, side, 3))
-    kernel = np.random.default_rng(4).normal(size=(512, 2)) * [0, 1]
+    kernel = np.random.default_rng(4).normal(size=(features.shape[1], 2)) * [0, 1]
     kernel /= (features @ kernel)[:, 1].std()
     model.get_layer("predictions").set_weights([kernel, -(features @ kernel).mean(axis=0)])
 

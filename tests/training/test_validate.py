@@ -20,6 +20,8 @@ from hepamap.training.evaluation.errors import OneClassError, SplitEmptyError
 from tests.conftest import write_tiff_slide
 from tests.packs import manifest_body, write_network_pack
 
+pytestmark = pytest.mark.usefixtures("thin_networks")
+
 LATTICE = Grid(1.0, 64, 16, PixelSize(1.0, 1.0)).covering(Region(0, 0, 160, 160))
 
 

@@ -22,6 +22,8 @@ from hepamap.training.studies.stride import cases_of, study_stride
 from tests.packs import write_network_pack
 from tests.training.conftest import box, feature, toy_pixels, write_slide
 
+pytestmark = pytest.mark.usefixtures("thin_networks")
+
 
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory: pytest.TempPathFactory) -> Detector:
