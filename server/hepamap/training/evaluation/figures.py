@@ -20,7 +20,7 @@ from hepamap.training.evaluation.summary import RunSummary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 # Okabe and Ito: told apart also by those who see few colours.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#B2A300")
@@ -88,13 +88,10 @@ def roc_curves(summaries: Sequence[RunSummary], patches: Sequence[PatchOutcome])
 
 def reliability_plots(summaries: Sequence[RunSummary]) -> Figure:
     """How often patches of a probability are tumour, as the network answers and at the temperature; below, how many there are."""
-    judged = [item for item in summaries if item.verdict is not None]
-    figure = _figure(4.9 * len(judged), 6.2)
-    above, below = figure.subplots(2, len(judged), squeeze=False, sharex=True, gridspec_kw={"height_ratios": (3, 1)})
-    for column, item in enumerate(judged):
-        verdict = item.verdict
-        assert verdict is not None
-        axes, counts = above[column], below[column]
+    judged = [(item, item.verdict) for item in summaries if item.verdict is not None]
+    figure, cells = _cells(len(judged), 6.2)
+    for (item, verdict), cell in zip(judged, cells, strict=True):
+        axes, counts = cell.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": (3, 1)})
         axes.plot([0, 1], [0, 1], ":", color="#888888", linewidth=1)
         _reliability(axes, counts, verdict.before, COLOURS[0], "as the network answers", -1)
         label = f"at temperature {verdict.choice.temperature:.3g}"
@@ -114,11 +111,10 @@ def reliability_plots(summaries: Sequence[RunSummary]) -> Figure:
 
 def operating_point_plots(summaries: Sequence[RunSummary]) -> Figure:
     """Sensitivity and specificity over the threshold, on the slides that are reported; the operating points on them."""
-    judged = [item for item in summaries if item.verdict is not None]
-    figure = _figure(4.9 * len(judged), 5.4)
-    for item, axes in zip(judged, figure.subplots(1, len(judged), squeeze=False)[0], strict=True):
-        verdict = item.verdict
-        assert verdict is not None
+    judged = [(item, item.verdict) for item in summaries if item.verdict is not None]
+    figure, cells = _cells(len(judged), 5.4)
+    for (item, verdict), cell in zip(judged, cells, strict=True):
+        axes = cell.subplots()
         truth, answer = pooled(item.outcomes)
         if has_both(truth):
             sensitivity, specificity = rates_over_grid(truth, answer)
@@ -159,6 +155,14 @@ def _figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure((width, height), layout="constrained")
+
+
+def _cells(count: int, height: float) -> tuple[Figure, list[SubFigure]]:
+    """A figure with a place of its own for each of so many runs, three beside each other at most."""
+    columns = min(3, count)
+    rows = -(-count // columns)
+    figure = _figure(4.9 * columns, height * rows)
+    return figure, list(figure.subfigures(rows, columns, squeeze=False).flat)[:count]
 
 
 def _limits(values: Sequence[float]) -> tuple[float, float]:
