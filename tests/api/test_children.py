@@ -126,7 +126,7 @@ def test_who_finds_all_children_busy_is_told_so() -> None:
 
 def test_a_child_that_no_kill_ends_is_left_alone() -> None:
     # Who starts children also hears of their end: stopped, it tells nobody, as a child in a dead share's system call never ends.
-    readers = slide_children(2.0, 1)
+    readers = slide_children(6.0, 1)
     parent = psutil.Process(readers.run(pid)).parent()
     assert parent is not None
     found: list[HepamapError] = []
@@ -141,7 +141,7 @@ def test_a_child_that_no_kill_ends_is_left_alone() -> None:
     try:
         asking = threading.Thread(target=ask, daemon=True)
         asking.start()
-        asking.join(15)
+        asking.join(60)
         assert [error.code for error in found] == ["slide_damaged"]
         assert not multiprocessing.active_children()  # the end of the server does not wait for it
     finally:

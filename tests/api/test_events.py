@@ -57,7 +57,7 @@ def store(server: ServerProcess, settings: Settings) -> Iterator[JobStore]:
 
 def ask(server: ServerProcess, slide: Path, **others: Any) -> str:
     body = {"slide": {"path": str(slide)}, **others}
-    response = httpx.post(f"{server.url}/api/v1/analyses", json=body, trust_env=False)
+    response = httpx.post(f"{server.url}/api/v1/analyses", json=body, trust_env=False, timeout=60)
     assert response.status_code == 202, response.text
     return str(response.json()["links"]["self"])
 
@@ -66,7 +66,7 @@ def ask(server: ServerProcess, slide: Path, **others: Any) -> str:
 def following(server: ServerProcess, analysis: str, last: str = "") -> Iterator[Iterator[Event | str]]:
     """The events of an analysis, and comments as plain text, as they come."""
     headers = {"Last-Event-ID": last} if last else {}
-    with httpx.stream("GET", f"{server.url}{analysis}/events", headers=headers, timeout=30, trust_env=False) as response:
+    with httpx.stream("GET", f"{server.url}{analysis}/events", headers=headers, trust_env=False, timeout=60) as response:
         assert response.status_code == 200
         assert response.headers["content-type"].startswith("text/event-stream")
         assert response.headers["cache-control"] == "no-store"
@@ -111,7 +111,7 @@ def test_an_analysis_is_followed_to_its_end(server: ServerProcess, store: JobSto
         assert list(events) == []
     assert len({first.id, running.id, progress.id, end.id}) == 4
     headers = {"Last-Event-ID": end.id}
-    assert httpx.get(f"{server.url}{analysis}/events", headers=headers, trust_env=False).status_code == 204
+    assert httpx.get(f"{server.url}{analysis}/events", headers=headers, trust_env=False, timeout=60).status_code == 204
     with following(server, analysis, progress.id) as events:
         assert [event.kind for event in events if isinstance(event, Event)] == ["end"]
 
@@ -130,7 +130,7 @@ def test_cancelled_and_deleted_ones_end_too(server: ServerProcess, store: JobSto
     analysis = ask(server, slide)
     with following(server, analysis) as events:
         next_event(events)
-        httpx.delete(server.url + analysis, trust_env=False)
+        httpx.delete(server.url + analysis, trust_env=False, timeout=60)
         end = next_event(events)
         assert (end.kind, end.data["state"]) == ("end", "cancelled")
 
@@ -150,9 +150,9 @@ def test_many_followers_leave_the_server_free_for_others(server: ServerProcess, 
     for thread in threads:
         thread.start()
     told.wait(60)
-    assert httpx.get(f"{server.url}/health/live", trust_env=False).status_code == 200
-    assert httpx.get(server.url + analysis, trust_env=False).json()["state"] == "queued"
-    httpx.delete(server.url + analysis, trust_env=False)
+    assert httpx.get(f"{server.url}/health/live", trust_env=False, timeout=60).status_code == 200
+    assert httpx.get(server.url + analysis, trust_env=False, timeout=60).json()["state"] == "queued"
+    httpx.delete(server.url + analysis, trust_env=False, timeout=60)
     for thread in threads:
         thread.join()
     assert ends == ["end"] * 60

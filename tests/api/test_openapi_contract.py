@@ -191,5 +191,5 @@ def test_answers_are_as_documented(site: Site, method: str, path: str, mode: Gen
         assert response.headers["x-request-id"]
 
     ask()
-    assert httpx.get(f"{site.url}/health/live", trust_env=False).status_code == 200
+    assert httpx.get(f"{site.url}/health/live", trust_env=False, timeout=60).status_code == 200
     assert "Traceback" not in site.log.read_text()

@@ -71,7 +71,7 @@ def test_a_head_that_never_ends_is_cut_off_however_it_drips(server: ServerProces
 
 
 def test_a_line_is_used_again_and_again_before_its_time_is_over(server: ServerProcess) -> None:
-    with httpx.Client(base_url=server.url, trust_env=False) as client:
+    with httpx.Client(base_url=server.url, trust_env=False, timeout=60) as client:
         end = time.monotonic() + 2.5 * SILENCE_S
         while time.monotonic() < end:
             assert client.get("/health/live").status_code == 200
@@ -110,7 +110,7 @@ def test_a_client_that_does_not_take_its_answer_is_given_up(server: ServerProces
 
 
 def _mid_upload(server: ServerProcess, slide: Path) -> None:
-    begun = httpx.post(server.url + UPLOADS, headers={**TUS, "Upload-Length": str(MB)}, trust_env=False)
+    begun = httpx.post(server.url + UPLOADS, headers={**TUS, "Upload-Length": str(MB)}, trust_env=False, timeout=60)
     with line_to(server) as line:
         kind = "application/offset+octet-stream"
         path = begun.headers["location"]
@@ -126,7 +126,7 @@ def _mid_multipart(server: ServerProcess, slide: Path) -> None:
 
 
 def _mid_events(server: ServerProcess, slide: Path) -> None:
-    asked = httpx.post(f"{server.url}/api/v1/analyses", json={"slide": {"path": str(slide)}}, trust_env=False).json()
+    asked = httpx.post(f"{server.url}/api/v1/analyses", json={"slide": {"path": str(slide)}}, trust_env=False, timeout=60).json()
     with line_to(server) as line:
         line.sendall(head(server, "GET", f"{asked['links']['self']}/events"))
         assert b"200 OK" in line.recv(4096)
@@ -173,5 +173,5 @@ def test_clients_that_vanish_leave_nothing_behind(patient_server: ServerProcess,
     assert files_after <= files + 4
     assert memory_after - memory < 16 * MB
     assert process.num_threads() < 60
-    assert httpx.get(f"{patient_server.url}/health/live", trust_env=False).status_code == 200
+    assert httpx.get(f"{patient_server.url}/health/live", trust_env=False, timeout=60).status_code == 200
     assert "Traceback" not in (tmp_path / "log").read_text()

@@ -33,13 +33,13 @@ def server(settings: Settings, tmp_path: Path) -> Iterator[ServerProcess]:
 
 def begin(server: ServerProcess, length: int) -> str:
     headers = {**TUS, "Upload-Length": str(length), "Upload-Metadata": metadata(filename="big.svs")}
-    response = httpx.post(server.url + UPLOADS, headers=headers, trust_env=False)
+    response = httpx.post(server.url + UPLOADS, headers=headers, trust_env=False, timeout=60)
     assert response.status_code == 201
     return server.url + response.headers["location"]
 
 
 def offset_of(url: str) -> int:
-    return int(httpx.head(url, headers=TUS, trust_env=False).headers["upload-offset"])
+    return int(httpx.head(url, headers=TUS, trust_env=False, timeout=60).headers["upload-offset"])
 
 
 def begin_patch(server: ServerProcess, url: str, offset: int, announced: int) -> socket.socket:

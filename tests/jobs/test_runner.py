@@ -42,7 +42,7 @@ def running(store: JobStore, handler: JobHandler, **options: Any) -> Iterator[Jo
         thread.join()
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"

@@ -111,16 +111,18 @@ def test_a_request_that_runs_is_finished_before_the_server_stops(
     def body() -> Iterator[bytes]:
         yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="slide.tif"\r\n\r\n' + content[: 2 * 1024**2]
         arrived.set()
-        assert stopping.wait(10)
+        assert stopping.wait(60)
         yield content[2 * 1024**2 :] + b"\r\n--b--\r\n"
 
     def upload() -> None:
         headers = {"Content-Type": "multipart/form-data; boundary=b"}
-        answers.append(httpx.post(f"{server.http.base_url}/api/v1/analyses", content=body(), headers=headers).status_code)
+        answers.append(
+            httpx.post(f"{server.http.base_url}/api/v1/analyses", content=body(), headers=headers, timeout=60).status_code
+        )
 
     thread = threading.Thread(target=upload)
     thread.start()
-    assert arrived.wait(10)
+    assert arrived.wait(60)
     wait_for(lambda: any(settings.uploads_dir.iterdir()))
     server.http.close()  # a connection that is kept open would be one more that the server waits for
     server.process.send_signal(signal.SIGTERM)
