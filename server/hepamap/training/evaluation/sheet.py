@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 MOST_SLIDES = 12
 _COLUMNS = 3
 _SIDE_PX = 700
+_CELL_WIDTH, _TITLE_HEIGHT = 4.6, 0.65  # inches
 _TRUTH, _FOUND = "#00B050", "#FFD400"  # on pink and violet tissue both stand out, also from each other
 
 
@@ -43,14 +44,14 @@ def overlay_sheet(summary: RunSummary, rule: Rule, maps: Path) -> Figure:
     worst = worst_first(summary.outcomes, rule)[:MOST_SLIDES]
     columns = min(_COLUMNS, len(worst))
     rows = math.ceil(len(worst) / columns)
-    figure = Figure((4.6 * columns, 4.1 * rows + 1.0), layout=ConstrainedLayoutEngine(h_pad=0.12))
+    figure = Figure(layout=ConstrainedLayoutEngine(h_pad=0.12))
     for axes in figure.subplots(rows, columns, squeeze=False).flat:
         # Not set_axis_off: the layout would forget the titles.
         axes.set_xticks([])
         axes.set_yticks([])
         axes.spines[:].set_visible(False)
-    for axes, item in zip(figure.axes, worst, strict=False):
-        _draw_slide(axes, item, rule, maps)
+    tallest = max(_draw_slide(axes, item, rule, maps) for axes, item in zip(figure.axes, worst, strict=False))
+    figure.set_size_inches(_CELL_WIDTH * columns, (_CELL_WIDTH * tallest + _TITLE_HEIGHT) * rows + 1.0)
     shown = "all slides" if len(worst) == len(summary.outcomes) else f"{len(worst)} of {len(summary.outcomes)} slides"
     figure.suptitle(f"{summary.run.title}, threshold {rule.title}: {shown}, the worst first")
     lines = [Line2D([], [], color=_TRUTH, linewidth=2.5), Line2D([], [], color=_FOUND, linewidth=2.5)]
@@ -69,7 +70,8 @@ def worst_first(outcomes: Sequence[SlideOutcome], rule: Rule) -> list[SlideOutco
     return sorted(outcomes, key=goodness)
 
 
-def _draw_slide(axes: Axes, item: SlideOutcome, rule: Rule, maps: Path) -> None:
+def _draw_slide(axes: Axes, item: SlideOutcome, rule: Rule, maps: Path) -> float:
+    """Returns how much higher than wide the slide is."""
     assert rule.threshold is not None
     stored = open_result(maps / item.stored)
     parameters = stored.summary["parameters"]
@@ -93,6 +95,7 @@ def _draw_slide(axes: Axes, item: SlideOutcome, rule: Rule, maps: Path) -> None:
         for name, title in (("iou", "IoU"), ("sensitivity", "sens."), ("specificity", "spec."))
     )
     axes.set_title(f"{item.slide.name}\n{figures}", fontsize=9.5)
+    return float(height / width)
 
 
 def _outline(axes: Axes, area_l0: BaseGeometry, view_l0: Region, per_px: float, colour: str, width: float) -> None:
