@@ -111,18 +111,18 @@ def test_any_map_gives_what_qupath_reads(seed: int, mpp_x: float, mpp_y: float, 
 def large_map(seed: int) -> tuple[NDArray[np.float32], Lattice]:
     """Round and ragged regions with holes, and glass."""
     rng = np.random.default_rng(seed)
-    sizes = ((6, 9), (30, 45), (120, 180))
-    fields = [cv2.resize(rng.normal(size=size), (180, 120), interpolation=cv2.INTER_CUBIC) for size in sizes]
+    sizes = ((12, 18), (60, 90), (240, 360))
+    fields = [cv2.resize(rng.normal(size=size), (360, 240), interpolation=cv2.INTER_CUBIC) for size in sizes]
     values = 1 / (1 + np.exp(-3 * (2 * fields[0] + fields[1] + 0.5 * fields[2])))
     values[fields[0] < -1] = np.nan
-    return values.astype(np.float32), Lattice(Grid(1.84, 64, 16, PixelSize(0.2527, 0.2481)), -3, 7, 180, 120)
+    return values.astype(np.float32), Lattice(Grid(1.84, 64, 16, PixelSize(0.2527, 0.2481)), -3, 7, 360, 240)
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7])
 def test_a_large_map_gives_the_same_text_as_one_polygon_after_another(threshold: float) -> None:
     values, lattice = large_map(5)
     regions = trace_regions(values, lattice, threshold)
-    assert len(regions) > 20
+    assert len(regions) > 100
     data = collection(regions, Point(3, 4))
     assert_qupath_reads(data)
     for feature in data["features"]:
