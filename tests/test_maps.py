@@ -44,11 +44,12 @@ def predictor(network: keras.Model) -> Predictor:
 
 
 def pixels(height: int, width: int) -> NDArray[np.uint8]:
-    """Tissue of varying contrast, with a gap of glass across it."""
+    """Tissue of varying contrast, with a gap of glass across it, and a black one."""
     rng = np.random.default_rng(6)
     contrast = rng.random((height // 40 + 1, width // 40 + 1, 1)).repeat(40, axis=0).repeat(40, axis=1)[:height, :width]
     image = (np.array((170, 90, 150)) + contrast * rng.integers(-80, 80, (height, width, 3))).astype(np.uint8)
     image[:, width // 3 : width // 3 + 100] = 245
+    image[:, 3 * width // 4 : 3 * width // 4 + 70] = 12
     return image
 
 
@@ -241,7 +242,7 @@ def test_the_overview_spares_no_tissue(write_slide: WriteSlide, stride_m: int) -
     for _ in range(60):
         side = int(rng.integers(4, 200))
         y, x = rng.integers(0, 2400 - side), rng.integers(0, 1600 - side)
-        image[y : y + side, x : x + side] = rng.integers(120, 201)
+        image[y : y + side, x : x + side] = rng.integers(0, 201)
     with Slide.open(write_slide(image, 0.92, levels=5)) as slide:
         lattice = Grid(MPP, PATCH_M, stride_m, slide.pixel_size).covering(slide.bounds_l0)
         possible = possible_tissue(slide, lattice)

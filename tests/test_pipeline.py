@@ -87,7 +87,7 @@ def test_a_dark_square_lands_in_its_cell(write_slide: WriteSlide, patch: int, st
     side, offset = stride * scale, (patch - stride) // 2 * scale
     left, top = 4 * side + offset, 3 * side + offset  # the cell of patch (4, 3)
     image = tissue(left + side * 3 + 300, top + side * 3 + 300)
-    image[top : top + side, left : left + side] = 5
+    image[top : top + side, left : left + side] = 40
     analysis = run(write_slide(image, mpp), CentreIsDark(stride), parameters(patch, stride))
     lattice = analysis.map.lattice
     ((row, column),) = np.argwhere(analysis.map.values > 0)
@@ -121,6 +121,31 @@ def test_an_all_white_slide_is_a_valid_empty_result(write_slide: WriteSlide) -> 
     analysis = run(write_slide(np.full((800, 900, 3), 244, np.uint8)), Constant(0.9), parameters())
     assert analysis.outcome == "not_evaluable"
     assert [warning.code for warning in analysis.warnings] == ["no_tissue"]
+    assert analysis.regions == []
+    assert np.isnan(analysis.map.values).all()
+
+
+def black(width: int, height: int) -> NDArray[np.uint8]:
+    """What a scanner did not see, or a cover: black, but for its noise."""
+    return np.random.default_rng(2).integers(0, 25, (height, width, 3), dtype=np.uint8)
+
+
+def test_black_is_no_tissue(write_slide: WriteSlide) -> None:
+    image = np.hstack([black(1024, 1024), tissue(1024, 1024)])
+    analysis = run(write_slide(image, 0.46), Constant(0.9), parameters())
+    lattice = analysis.map.lattice
+    # A patch covers 256 px, and patch i begins at 64 · i: half of it at least has to lie between the black and the slide's end.
+    columns = [i for i in range(40) if 64 * i + 256 - 1024 >= 128 and 64 * i + 128 <= 2048]
+    assert (columns[0], columns[-1]) == (14, 30)
+    for row in range(8):
+        known = np.flatnonzero(np.isfinite(analysis.map.values[row - lattice.row0])) + lattice.column0
+        assert known.tolist() == columns
+    assert min(region.polygon_l0.bounds[0] for region in analysis.regions) == 64 * 14 + 96
+
+
+def test_a_black_slide_is_a_valid_empty_result(write_slide: WriteSlide) -> None:
+    analysis = run(write_slide(black(900, 800)), Constant(0.9), parameters())
+    assert (analysis.outcome, [warning.code for warning in analysis.warnings]) == ("not_evaluable", ["no_tissue"])
     assert analysis.regions == []
     assert np.isnan(analysis.map.values).all()
 

@@ -8,15 +8,27 @@ from hepamap.tissue import FOCUS_MIN_EDGES, focus_score, is_background_pixel, ti
 
 @pytest.mark.parametrize(
     ("rgb", "background"),
-    [((200, 200, 200), False), ((201, 200, 200), True), ((255, 255, 90), False), ((255, 255, 91), True), ((0, 0, 0), False)],
+    [
+        ((200, 200, 200), False),
+        ((201, 200, 200), True),
+        ((255, 255, 90), False),
+        ((255, 255, 91), True),
+        ((255, 255, 255), True),
+        ((0, 0, 0), True),
+        ((24, 24, 24), True),
+        ((24, 7, 16), True),
+        ((25, 0, 0), False),
+        ((0, 25, 0), False),
+        ((0, 0, 25), False),
+    ],
 )
-def test_background_is_a_mean_above_200(rgb: tuple[int, int, int], background: bool) -> None:
+def test_background_is_a_mean_above_200_or_black(rgb: tuple[int, int, int], background: bool) -> None:
     assert is_background_pixel(np.array([[rgb]], np.uint8))[0, 0] == background
 
 
 def test_exactly_half_background_is_tissue() -> None:
-    patch = np.zeros((64, 64, 3), np.uint8)
-    patch[:32] = 255
+    patch = np.full((64, 64, 3), 90, np.uint8)
+    patch[:16], patch[16:32] = 255, 0
     assert is_background_pixel(patch).mean() == 0.5
     assert tissue_patches(patch, 64, 16).tolist() == [[True]]
     patch[32, 0] = 255

@@ -71,7 +71,7 @@ def judge(
         `ok`, `ok_with_warnings` or `not_evaluable`, and the reasons.
     """
     if tissue_area_um2 == 0:
-        return "not_evaluable", [Warning_("no_tissue", "No tissue was found: all of it is background.")]
+        return "not_evaluable", [Warning_("no_tissue", "No tissue was found: all of it is glass, or black.")]
     if stain.he_share < _MIN_HE_SHARE:
         message = (
             f"This does not look like an H&E slide in bright light: only {100 * stain.he_share:.0f} % of the tissue has its "

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 BACKGROUND_MEAN_RGB = 200
 """A pixel whose mean of R, G and B is above this is background."""
+BLACK_MAX_RGB = 24
+"""A pixel with no channel above this is background, too: what a scanner did not see, or a cover. Stains let more through."""
 BACKGROUND_SHARE = 0.5
 """A patch with more than this share of background pixels is background."""
 FOCUS_MIN_EDGES = 20.0
@@ -17,7 +19,7 @@ _EDGE_MIN_RESPONSE = 48  # Laplacian response (0-255 grey levels) from which a p
 
 
 def is_background_pixel(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Which pixels are background: mean of R, G, B above 200.
+    """Which pixels are background: the mean of R, G and B above 200 (paper), or black.
 
     Args:
         rgb: (H, W, 3).
@@ -25,8 +27,12 @@ def is_background_pixel(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
     Returns:
         (H, W), True on background.
     """
+    red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
     # The sum against three times the limit: exact in whole numbers, where a mean would be rounded.
-    return np.asarray(rgb.sum(axis=-1, dtype=np.uint16) > 3 * BACKGROUND_MEAN_RGB)
+    light = np.add(red, green, dtype=np.uint16)
+    light += blue
+    brightest = np.maximum(np.maximum(red, green), blue)
+    return np.asarray((light > 3 * BACKGROUND_MEAN_RGB) | (brightest <= BLACK_MAX_RGB))
 
 
 def tissue_patches(rgb: NDArray[np.uint8], patch_m: int, stride_m: int) -> NDArray[np.bool_]:

@@ -13,7 +13,7 @@ from hepamap.access.keys import KeyStore
 from hepamap.access.scopes import Scope
 from hepamap.jobs.store import JobStore
 from hepamap.settings import Settings
-from tests.api.server_process import ServerProcess, serving
+from tests.api.server_process import serving
 from tests.postgres import Postgres, running_postgres
 from tests.worker.conftest import wait_for
 
@@ -37,11 +37,11 @@ def test_a_database_that_is_killed_is_a_503_until_it_is_back(
     headers = {"Authorization": f"Bearer {secret}"}
     with serving(there, tmp_path / "log") as server:
 
-        def ask(server: ServerProcess, method: str, path: str, **values: Any) -> httpx.Response:
-            return httpx.request(method, server.url + path, headers=headers, trust_env=False, timeout=60, **values)
+        def ask(method: str, path: str, **values: Any) -> httpx.Response:
+            return server.ask(method, path, headers=headers, **values)
 
         wanted = {"slide": {"path": str(slide)}, "identity": {"accession": "MARKER-S26-77"}}
-        first = ask(server, "POST", "/api/v1/analyses", json=wanted).json()
+        first = ask("POST", "/api/v1/analyses", json=wanted).json()
         own = first["links"]["self"]
         calls: list[tuple[str, str, dict[str, Any]]] = [
             ("GET", own, {}),
@@ -56,17 +56,17 @@ def test_a_database_that_is_killed_is_a_503_until_it_is_back(
         ]
         own_postgres.kill()
         for method, path, values in calls:
-            response = ask(server, method, path, **values)
+            response = ask(method, path, **values)
             assert (response.status_code, response.json()["code"]) == (503, "job_store_unavailable"), path
             assert own_postgres.folder.name not in response.text
-        ready = ask(server, "GET", "/health/ready")
+        ready = ask("GET", "/health/ready")
         assert ready.status_code == 503
         assert not ready.json()["checks"]["database"]["ok"]
-        assert ask(server, "GET", "/health/live").status_code == 200
+        assert ask("GET", "/health/live").status_code == 200
         own_postgres.start()
-        wait_for(lambda: ask(server, "GET", "/health/ready").json()["checks"]["database"]["ok"])
-        assert ask(server, "GET", own).json()["state"] == "queued"
-        assert ask(server, "POST", "/api/v1/analyses", json={**wanted, "threshold": 0.7}).status_code == 202
+        wait_for(lambda: ask("GET", "/health/ready").json()["checks"]["database"]["ok"])
+        assert ask("GET", own).json()["state"] == "queued"
+        assert ask("POST", "/api/v1/analyses", json={**wanted, "threshold": 0.7}).status_code == 202
     log = (tmp_path / "log").read_text()
     assert "MARKER" not in log
     assert "request_crashed" not in log

@@ -57,7 +57,7 @@ def store(server: ServerProcess, settings: Settings) -> Iterator[JobStore]:
 
 def ask(server: ServerProcess, slide: Path, **others: Any) -> str:
     body = {"slide": {"path": str(slide)}, **others}
-    response = httpx.post(f"{server.url}/api/v1/analyses", json=body, trust_env=False, timeout=60)
+    response = server.ask("POST", "/api/v1/analyses", json=body)
     assert response.status_code == 202, response.text
     return str(response.json()["links"]["self"])
 
@@ -111,7 +111,7 @@ def test_an_analysis_is_followed_to_its_end(server: ServerProcess, store: JobSto
         assert list(events) == []
     assert len({first.id, running.id, progress.id, end.id}) == 4
     headers = {"Last-Event-ID": end.id}
-    assert httpx.get(f"{server.url}{analysis}/events", headers=headers, trust_env=False, timeout=60).status_code == 204
+    assert server.ask("GET", f"{analysis}/events", headers=headers).status_code == 204
     with following(server, analysis, progress.id) as events:
         assert [event.kind for event in events if isinstance(event, Event)] == ["end"]
 
@@ -130,7 +130,7 @@ def test_cancelled_and_deleted_ones_end_too(server: ServerProcess, store: JobSto
     analysis = ask(server, slide)
     with following(server, analysis) as events:
         next_event(events)
-        httpx.delete(server.url + analysis, trust_env=False, timeout=60)
+        server.ask("DELETE", analysis)
         end = next_event(events)
         assert (end.kind, end.data["state"]) == ("end", "cancelled")
 
@@ -150,9 +150,9 @@ def test_many_followers_leave_the_server_free_for_others(server: ServerProcess, 
     for thread in threads:
         thread.start()
     told.wait(60)
-    assert httpx.get(f"{server.url}/health/live", trust_env=False, timeout=60).status_code == 200
-    assert httpx.get(server.url + analysis, trust_env=False, timeout=60).json()["state"] == "queued"
-    httpx.delete(server.url + analysis, trust_env=False, timeout=60)
+    assert server.ask("GET", "/health/live").status_code == 200
+    assert server.ask("GET", analysis).json()["state"] == "queued"
+    server.ask("DELETE", analysis)
     for thread in threads:
         thread.join()
     assert ends == ["end"] * 60

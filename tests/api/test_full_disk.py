@@ -71,10 +71,6 @@ def server(on_disk: Settings, tmp_path: Path) -> Iterator[ServerProcess]:
         yield process
 
 
-def ask(server: ServerProcess, method: str, path: str, **values: Any) -> httpx.Response:
-    return httpx.request(method, server.url + path, trust_env=False, timeout=60, **values)
-
-
 def refused(response: httpx.Response) -> str:
     assert response.headers["content-type"] == "application/problem+json", response.text
     assert response.status_code in (503, 507)
@@ -85,33 +81,33 @@ def test_the_server_says_so_and_goes_on_when_there_is_room(
     server: ServerProcess, disk: Path, slide: Path, tmp_path: Path
 ) -> None:
     wanted = {"slide": {"path": str(slide)}}
-    first = ask(server, "POST", "/api/v1/analyses", json=wanted).raise_for_status().json()
+    first = server.ask("POST", "/api/v1/analyses", json=wanted).raise_for_status().json()
     big = {**TUS, "Upload-Length": str(8 * MB), "Upload-Metadata": metadata(filename="a.tif")}
-    upload = ask(server, "POST", UPLOADS, headers=big).headers["location"]
+    upload = server.ask("POST", UPLOADS, headers=big).headers["location"]
     ballast = fill(disk)
     piece = {**TUS, "Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}
-    assert refused(ask(server, "PATCH", upload, headers=piece, content=bytes(8 * MB))) == "output_not_writable"
-    assert refused(ask(server, "POST", UPLOADS, headers=big)) == "output_not_writable"
+    assert refused(server.ask("PATCH", upload, headers=piece, content=bytes(8 * MB))) == "output_not_writable"
+    assert refused(server.ask("POST", UPLOADS, headers=big)) == "output_not_writable"
     file = {"file": ("a.tif", slide.read_bytes() + bytes(3 * MB))}
-    assert refused(ask(server, "POST", "/api/v1/analyses", files=file)) == "output_not_writable"
+    assert refused(server.ask("POST", "/api/v1/analyses", files=file)) == "output_not_writable"
     answers = [
-        ask(server, "POST", "/api/v1/analyses", json={**wanted, "threshold": n / 1000, "identity": {"accession": "x" * 200}})
+        server.ask("POST", "/api/v1/analyses", json={**wanted, "threshold": n / 1000, "identity": {"accession": "x" * 200}})
         for n in range(1, 40)
     ]
     # SQLite has pages left in its files for a while; what it took is kept, and what it could not was refused.
     taken = [answer.json()["id"] for answer in answers if answer.status_code == 202]
     assert {refused(answer) for answer in answers if answer.status_code != 202} <= {"job_store_unavailable"}
-    assert ask(server, "GET", "/health/live").status_code == 200
-    assert ask(server, "GET", "/health/ready").status_code == 503
-    assert ask(server, "GET", first["links"]["self"]).json()["state"] == "queued"
+    assert server.ask("GET", "/health/live").status_code == 200
+    assert server.ask("GET", "/health/ready").status_code == 503
+    assert server.ask("GET", first["links"]["self"]).json()["state"] == "queued"
     ballast.unlink()
-    offset = int(ask(server, "HEAD", upload, headers=TUS).headers["upload-offset"])
-    rest = ask(server, "PATCH", upload, headers={**piece, "Upload-Offset": str(offset)}, content=bytes(8 * MB - offset))
+    offset = int(server.ask("HEAD", upload, headers=TUS).headers["upload-offset"])
+    rest = server.ask("PATCH", upload, headers={**piece, "Upload-Offset": str(offset)}, content=bytes(8 * MB - offset))
     assert (rest.status_code, rest.headers["upload-offset"]) == (204, str(8 * MB))
-    ids = {item["id"] for item in ask(server, "GET", "/api/v1/analyses", params={"limit": 200}).json()["items"]}
+    ids = {item["id"] for item in server.ask("GET", "/api/v1/analyses", params={"limit": 200}).json()["items"]}
     assert ids == {first["id"], *taken}
-    ask(server, "POST", "/api/v1/analyses", json={**wanted, "threshold": 0.9}).raise_for_status()
-    assert ask(server, "GET", "/health/ready").json()["checks"]["disk"]["ok"]
+    server.ask("POST", "/api/v1/analyses", json={**wanted, "threshold": 0.9}).raise_for_status()
+    assert server.ask("GET", "/health/ready").json()["checks"]["disk"]["ok"]
     log = (tmp_path / "log").read_text()
     assert "request_crashed" not in log
     assert "xxxx" not in log

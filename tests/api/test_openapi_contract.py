@@ -41,7 +41,7 @@ from hepamap.jobs.store import JobStore
 from hepamap.settings import Settings
 from hepamap.worker.handler import DetectionHandler
 from tests.api.conftest import MODEL, FakeDetector
-from tests.api.server_process import serving
+from tests.api.server_process import ServerProcess, serving
 from tests.api.tus_client import TUS, UPLOADS
 
 EXAMPLES = int(os.environ.get("HEPAMAP_TEST_CONTRACT_EXAMPLES", "5"))
@@ -72,7 +72,7 @@ def _piece(_context: Any, value: Any) -> bytes:
 class Site:
     """A server with something of everything."""
 
-    url: str
+    server: ServerProcess
     slide: Path
     data_dir: Path
     log: Path
@@ -84,7 +84,7 @@ class Site:
         headers = values.pop("headers", {})
         if "all" in self.keys:
             headers = {**headers, "Authorization": f"Bearer {self.keys['all']}"}
-        return httpx.request(method, self.url + path, headers=headers, trust_env=False, timeout=60, **values)
+        return self.server.ask(method, path, headers=headers, **values)
 
 
 @pytest.fixture(scope="module", params=["off", "keys"])
@@ -116,7 +116,7 @@ def site(
             keys = {"all": all_keys.create("all", Scope, None).secret, "read": all_keys.create("r", [Scope.READ], None).secret}
         now = datetime.now(UTC)
         store.report_worker(WorkerSeen("w", "here", 1, now, now))
-        site = Site(process.url, slide, settings.data_dir, folder / "log", {}, keys)
+        site = Site(process, slide, settings.data_dir, folder / "log", {}, keys)
         site.analyses.update(_analyses(site, store, settings))
         yield site
 
@@ -186,10 +186,10 @@ def test_answers_are_as_documented(site: Site, method: str, path: str, mode: Gen
         if mode is GenerationMode.POSITIVE or data.draw(st.booleans()):
             _named(case, data, site)
         headers = {**(TUS if "/uploads" in path else {}), **_credentials(data, site)}
-        response = case.call(base_url=site.url, headers=headers, timeout=60)
+        response = case.call(base_url=site.server.url, headers=headers, timeout=60)
         case.validate_response(response, checks=CHECKS)
         assert response.headers["x-request-id"]
 
     ask()
-    assert httpx.get(f"{site.url}/health/live", trust_env=False, timeout=60).status_code == 200
+    assert site.ask("GET", "/health/live").status_code == 200
     assert "Traceback" not in site.log.read_text()

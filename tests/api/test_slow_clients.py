@@ -110,7 +110,7 @@ def test_a_client_that_does_not_take_its_answer_is_given_up(server: ServerProces
 
 
 def _mid_upload(server: ServerProcess, slide: Path) -> None:
-    begun = httpx.post(server.url + UPLOADS, headers={**TUS, "Upload-Length": str(MB)}, trust_env=False, timeout=60)
+    begun = server.ask("POST", UPLOADS, headers={**TUS, "Upload-Length": str(MB)})
     with line_to(server) as line:
         kind = "application/offset+octet-stream"
         path = begun.headers["location"]
@@ -126,7 +126,7 @@ def _mid_multipart(server: ServerProcess, slide: Path) -> None:
 
 
 def _mid_events(server: ServerProcess, slide: Path) -> None:
-    asked = httpx.post(f"{server.url}/api/v1/analyses", json={"slide": {"path": str(slide)}}, trust_env=False, timeout=60).json()
+    asked = server.ask("POST", "/api/v1/analyses", json={"slide": {"path": str(slide)}}).json()
     with line_to(server) as line:
         line.sendall(head(server, "GET", f"{asked['links']['self']}/events"))
         assert b"200 OK" in line.recv(4096)
@@ -173,5 +173,5 @@ def test_clients_that_vanish_leave_nothing_behind(patient_server: ServerProcess,
     assert files_after <= files + 4
     assert memory_after - memory < 16 * MB
     assert process.num_threads() < 60
-    assert httpx.get(f"{patient_server.url}/health/live", trust_env=False, timeout=60).status_code == 200
+    assert patient_server.ask("GET", "/health/live").status_code == 200
     assert "Traceback" not in (tmp_path / "log").read_text()

@@ -33,21 +33,20 @@ def server(settings: Settings, tmp_path: Path) -> Iterator[ServerProcess]:
 
 def begin(server: ServerProcess, length: int) -> str:
     headers = {**TUS, "Upload-Length": str(length), "Upload-Metadata": metadata(filename="big.svs")}
-    response = httpx.post(server.url + UPLOADS, headers=headers, trust_env=False, timeout=60)
+    response = server.ask("POST", UPLOADS, headers=headers)
     assert response.status_code == 201
-    return server.url + response.headers["location"]
+    return str(response.headers["location"])
 
 
-def offset_of(url: str) -> int:
-    return int(httpx.head(url, headers=TUS, trust_env=False, timeout=60).headers["upload-offset"])
+def offset_of(server: ServerProcess, upload: str) -> int:
+    return int(server.ask("HEAD", upload, headers=TUS).headers["upload-offset"])
 
 
-def begin_patch(server: ServerProcess, url: str, offset: int, announced: int) -> socket.socket:
+def begin_patch(server: ServerProcess, upload: str, offset: int, announced: int) -> socket.socket:
     """The head of a request; the caller sends as much of the body as it likes."""
     line = socket.create_connection(("127.0.0.1", server.port), timeout=60)
-    path = url.removeprefix(server.url)
     head = (
-        f"PATCH {path} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nTus-Resumable: 1.0.0\r\nContent-Type: {KIND}\r\n"
+        f"PATCH {upload} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nTus-Resumable: 1.0.0\r\nContent-Type: {KIND}\r\n"
         f"Upload-Offset: {offset}\r\nContent-Length: {announced}\r\n\r\n"
     )
     line.sendall(head.encode())
@@ -67,13 +66,12 @@ def content(start: int, end: int) -> Iterator[bytes]:
         start += len(piece)
 
 
-def settled_offset(url: str) -> int:
+def settled_offset(server: ServerProcess, upload: str) -> int:
     """The offset once the server has noticed that a line was cut: until then, it has the upload to itself."""
     deadline = time.monotonic() + 30
     while True:
-        response = httpx.patch(
-            url, content=b"", headers={**TUS, "Content-Type": KIND, "Upload-Offset": str(offset_of(url))}, trust_env=False
-        )
+        headers = {**TUS, "Content-Type": KIND, "Upload-Offset": str(offset_of(server, upload))}
+        response = server.ask("PATCH", upload, content=b"", headers=headers)
         if response.status_code == 204:
             return int(response.headers["upload-offset"])
         assert response.status_code in (409, 423), response.text
@@ -87,26 +85,26 @@ def resident(server: ServerProcess) -> int:
 
 def test_an_upload_that_is_cut_five_times_arrives_whole_in_flat_memory(server: ServerProcess, settings: Settings) -> None:
     rng = random.Random(5)
-    url = begin(server, SIZE)
+    upload = begin(server, SIZE)
     # Once through first: what the server keeps for good is no growth.
-    with begin_patch(server, url, 0, SIZE) as line:
+    with begin_patch(server, upload, 0, SIZE) as line:
         for piece in content(0, 8 * MB):
             line.sendall(piece)
-    start = settled_offset(url)
+    start = settled_offset(server, upload)
     before, peak = resident(server), 0
     for cut in range(1, 5):
         end = cut * SIZE // 5 + rng.randrange(MB)
-        with begin_patch(server, url, start, SIZE - start) as line:
+        with begin_patch(server, upload, start, SIZE - start) as line:
             for count, piece in enumerate(content(start, end)):
                 line.sendall(piece)
                 if count % 16 == 0:
                     peak = max(peak, resident(server))
             # Without a word: the system tells the server that nobody is there any more.
             line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
-        start = settled_offset(url)
+        start = settled_offset(server, upload)
         assert 0 < start <= end
     headers = {**TUS, "Content-Type": KIND, "Upload-Offset": str(start)}
-    response = httpx.patch(url, content=content(start, SIZE), headers=headers, timeout=600, trust_env=False)
+    response = server.ask("PATCH", upload, content=content(start, SIZE), headers=headers, timeout=600)
     assert (response.status_code, response.headers["upload-offset"]) == (204, str(SIZE))
     peak = max(peak, resident(server))
     (arrived,) = settings.uploads_dir.glob("*/files/big.svs")
@@ -119,23 +117,23 @@ def test_an_upload_that_is_cut_five_times_arrives_whole_in_flat_memory(server: S
 
 
 def test_a_client_that_goes_silent_is_given_up(server: ServerProcess) -> None:
-    url = begin(server, 1000)
-    with begin_patch(server, url, 0, 1000) as line:
+    upload = begin(server, 1000)
+    with begin_patch(server, upload, 0, 1000) as line:
         line.sendall(bytes(10))
         answer = line.recv(65536)
         assert answer.startswith(b"HTTP/1.1 408")
         assert b"upload_stalled" in answer or b"upload_stalled" in line.recv(65536)
-    assert settled_offset(url) == 10
+    assert settled_offset(server, upload) == 10
 
 
 def test_of_two_that_write_at_once_one_is_refused_and_the_other_arrives_whole(server: ServerProcess) -> None:
-    url = begin(server, 64 * MB)
+    upload = begin(server, 64 * MB)
     statuses: list[int] = []
 
     def send() -> None:
         headers = {**TUS, "Content-Type": KIND, "Upload-Offset": "0"}
         try:
-            response = httpx.patch(url, content=content(0, 64 * MB), headers=headers, timeout=60, trust_env=False)
+            response = server.ask("PATCH", upload, content=content(0, 64 * MB), headers=headers)
             statuses.append(response.status_code)
         except httpx.TransportError:
             statuses.append(0)  # refused while it was still sending
@@ -147,4 +145,4 @@ def test_of_two_that_write_at_once_one_is_refused_and_the_other_arrives_whole(se
         thread.join()
     assert statuses.count(204) == 1
     assert set(statuses) <= {204, 423, 409, 0}
-    assert offset_of(url) == 64 * MB
+    assert offset_of(server, upload) == 64 * MB

@@ -19,9 +19,9 @@ _BLOCK = 2048  # longest side of what is looked at at once, overview px
 def possible_tissue(slide: Slide, lattice: Lattice) -> NDArray[np.bool_] | None:
     """Which cells of a lattice may have tissue in their patch.
 
-    A patch is tissue if at most half of its pixels are background, i.e. brighter than 200 in the mean of R, G and B. Then its
-    average cannot be above half of 200 and half of 255. So a patch whose average, taken from a small pyramid level, lies
-    above that by more than a margin is certainly background.
+    A patch is tissue if at most half of its pixels are background: black, or brighter than 200 in the mean of R, G and B.
+    Then its average cannot be above half of 200 and half of 255. So a patch whose average, taken from a small pyramid level,
+    lies above that by more than a margin is certainly background.
 
     Returns:
         (rows, columns), False where the patch is certainly background; None where a slide has no small level that would
