@@ -35,9 +35,11 @@ class Contours {
 
     static boolean isPreview(object) { OpenImage.isOurs(object) && object.getMetadata().containsKey(PREVIEW_KEY) }
 
+    static boolean previewOn(imageData) { imageData.getHierarchy().getAnnotationObjects().any { isPreview(it) } }
+
     /** What a person says, or chooses, is about a result. */
     static void requireNoPreview(imageData) {
-        if (imageData.getHierarchy().getAnnotationObjects().any { isPreview(it) }) {
+        if (previewOn(imageData)) {
             throw new Trouble('What is on the image is a preview. Wait for the result, or cancel it, then try again.')
         }
     }

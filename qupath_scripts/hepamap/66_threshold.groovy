@@ -72,6 +72,7 @@ class Thresholds {
 /** One person's moving of the threshold on one image; knows no windows. */
 class ThresholdSession {
     static long REST_MS = 100
+    static long AWAIT_MS = 200
 
     final Place place
     final ServerCalls calls
@@ -160,6 +161,7 @@ class ThresholdSession {
         overlay.colour(first)
         worker.execute {
             if (before == null) return
+            awaitResult()
             String model = OpenImage.nameOf(map.facts.model.id)
             try {
                 place.change { image ->
@@ -172,6 +174,11 @@ class ThresholdSession {
                 // so are the contours, or others are in their place
             }
         }
+    }
+
+    /** A preview hides the contours and puts them back where no result follows it: until then, nobody can replace them. */
+    private void awaitResult() {
+        while (place.isShown() && Contours.previewOn(place.imageData)) Thread.sleep(AWAIT_MS)
     }
 
     /** Ends the thread, after what was asked before. */
