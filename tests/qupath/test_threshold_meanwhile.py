@@ -168,7 +168,9 @@ def test_a_threshold_that_was_left_under_a_preview_does_not_come_back(person: Pe
     analyses.stays_running.add("fine-4")
     another = [{"item": "Settings…"}, {"set": {"settings-threshold": "0.8"}}, {"press": "Save"}]
     preview = [{"item": "Detect tumor"}, {"until": "Preview shown"}, {"press": "Back to the first"}, {"note": {}}]
-    outcome = person.runs_it(steps=[*OPENED, moved(0.6), DRAWN, *another, *preview, {"press": "Cancel"}, {"wait": "dialog"}, QUIET])
+    outcome = person.runs_it(
+        steps=[*OPENED, moved(0.6), DRAWN, *another, *preview, {"press": "Cancel"}, {"wait": "dialog"}, QUIET]
+    )
     assert names(outcome["notes"][0]["image"]) == ["coarse-3 at 0.5, preview"]
     assert names(outcome["shown"]) == ["fine-2 at 0.5"]
 
