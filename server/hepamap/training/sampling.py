@@ -26,7 +26,7 @@ from hepamap.training.patches import (
 )
 
 _PATCHES_PER_WINDOW = 8  # side of a window, in patches: one read serves many patches, and still fits in memory
-_KEPT_PER_WINDOW = 16  # of one class: more would look too much alike
+_KEPT_PER_WINDOW = 16  # more would look too much alike
 _DRAWN_PER_WINDOW = 256  # random corners that are tried in one window
 _MAX_TRIES, _MAX_ROUNDS = 100_000, 20  # of drawing points inside one polygon
 _WINDOWS_SPARE = 4  # how many times more windows are read than would do if every patch in them could be used
@@ -96,11 +96,13 @@ class Sampler:
         areas_m = self.areas_m(slide, tumour_l0, non_tumour_l0)
         rng = np.random.default_rng([self.seed, zlib.crc32(slide.path.name.encode())])
         found = SlidePatches()
+        # A window gives patches of its own class only: liver that lies around a window of tumour is not liver at random.
         for label, area_m in areas_m.items():
             for window_m in self._windows(area_m, wanted[label], rng):
-                if found.count(label) >= wanted[label]:
+                missing = wanted[label] - found.count(label)
+                if missing <= 0:
                     break
-                self._take_from_window(slide, window_m, areas_m, wanted, test_rule, rng, found)
+                self._take_from_window(slide, window_m, areas_m, (label, min(missing, _KEPT_PER_WINDOW)), test_rule, rng, found)
         return found
 
     def grid(self, slide: Slide) -> Grid:
@@ -128,11 +130,13 @@ class Sampler:
         slide: Slide,
         corner_m: Point,
         areas_m: dict[int, BaseGeometry],
-        wanted: dict[int, int],
+        wanted: tuple[int, int],
         test_rule: bool,
         rng: np.random.Generator,
         found: SlidePatches,
     ) -> None:
+        """Add what one window has of a class: `wanted` is its label, and how many at most."""
+        label, most = wanted
         side = _PATCHES_PER_WINDOW * self.patch_m
         grid = self.grid(slide)
         pixels = slide.read_region(grid.l0_from_m(Region(corner_m.x, corner_m.y, side, side)), self.mpp)
@@ -140,11 +144,10 @@ class Sampler:
         x, y = rng.integers(0, side - self.patch_m + 1, (2, _DRAWN_PER_WINDOW))
         labels, tumour_share = self.labels(pixels, corner_m, areas_m, (x, y), test_rule=test_rule)
         kept: list[int] = []
-        kept_of = {TUMOUR: 0, NON_TUMOUR: 0}
-        for i in np.flatnonzero(labels != NO_LABEL).tolist():
-            label = int(labels[i])
-            is_enough = kept_of[label] >= _KEPT_PER_WINDOW or found.count(label) >= wanted[label]
-            if is_enough or _is_near(x, y, i, kept, self.patch_m // 2):
+        for i in np.flatnonzero(labels == label).tolist():
+            if len(kept) == most:
+                break
+            if _is_near(x, y, i, kept, self.patch_m // 2):
                 continue
             patch = pixels[y[i] : y[i] + self.patch_m, x[i] : x[i] + self.patch_m]
             focus = focus_score(patch)
@@ -152,7 +155,6 @@ class Sampler:
                 found.out_of_focus += 1
                 continue
             kept.append(i)
-            kept_of[label] += 1
             place = grid.l0_from_m(Region(corner_m.x + x[i], corner_m.y + y[i], self.patch_m, self.patch_m))
             found.patches.append(patch.copy())
             found.records.append(PatchRecord(place.x, place.y, place.width, place.height, label, float(tumour_share[i]), focus))
