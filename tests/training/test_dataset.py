@@ -137,6 +137,22 @@ def test_reads_are_bounded_where_hardly_anything_can_be_used(tmp_path: Path) -> 
     assert found.windows_read <= 4 * (1 + 100 // 16 + 1)
 
 
+def test_non_tumour_is_drawn_over_all_of_its_area(tmp_path: Path) -> None:
+    """A window is 512 px wide: of the liver, 6 % lie so near to the nodule in the middle that a window of tumour sees it."""
+    side, nodule = 4096, rectangle(1984, 1984, 2112, 2112)
+    pixels = np.random.default_rng(0).integers(40, 200, (side, side, 3), dtype=np.uint8)
+    with Slide.open(write_slide(tmp_path / "a.tif", pixels)) as slide:
+        liver = rectangle(0, 0, side, side).difference(nodule)
+        found = Sampler(1.84, 64, 0).sample(slide, nodule, liver, {1: 4, 0: 320})
+    assert (found.count(1), found.count(0)) == (4, 320)
+    near = [
+        abs(record.x_l0 + 32 - 2048) < 512 and abs(record.y_l0 + 32 - 2048) < 512 for record in found.records if record.label == 0
+    ]
+    assert np.mean(near) < 0.2
+    quadrants = {(record.x_l0 > 2048, record.y_l0 > 2048) for record in found.records if record.label == 0}
+    assert len(quadrants) == 4
+
+
 def test_random_points_are_uniform_over_islands() -> None:
     islands = rectangle(0, 0, 10, 10).union(rectangle(1000, 0, 1030, 10))
     points = points_inside(islands, 4000, np.random.default_rng(0))
