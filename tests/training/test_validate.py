@@ -14,7 +14,7 @@ from hepamap.predictor import Predictor
 from hepamap.probability_map import ProbabilityMap
 from hepamap.training import validate as validation
 from hepamap.training.cohort import CohortSlide
-from hepamap.training.errors import ClassesUnknownError
+from hepamap.training.errors import ClassesUnknownError, CohortInvalidError
 from hepamap.training.evaluate import Judged, SlideScore
 from hepamap.training.evaluation.errors import OneClassError, SplitEmptyError
 from tests.conftest import write_tiff_slide
@@ -78,6 +78,20 @@ def test_cells_without_data_in_one_mode_are_not_compared() -> None:
     holey[1] += 0.1
     found = report(judged(maps(), shapely.box(0, 0, 9, 9)), judged(holey, shapely.box(0, 0, 9, 9)))
     assert found["map_mean_absolute_difference"] == pytest.approx(0.1 / (LATTICE.rows - 1), abs=1e-4)
+
+
+def test_a_slide_without_tumour_has_no_part_in_the_mean_of_the_overlaps() -> None:
+    with_tumour = judged(maps(), shapely.box(0, 0, 9, 9))
+    benign = replace(with_tumour, score=replace(with_tumour.score, iou=float("nan")))
+    found = validation._of_mode([with_tumour, benign])
+    assert (found["iou"], found["iou_lowest"], found["iou_slides"], found["sensitivity_slides"]) == (0.9, 0.9, 1, 2)
+
+
+def test_two_slides_of_one_name_are_refused(tmp_path: Path, row: CohortSlide) -> None:
+    write_network_pack(tmp_path / "models", "constant", bias=(0.0, 2.0))
+    other = replace(row, slide=tmp_path / "elsewhere" / row.slide.name)
+    with pytest.raises(CohortInvalidError, match="Two slides are named “slide”"):
+        validation.validate("constant", [row, other], Detector(tmp_path / "models"))
 
 
 @pytest.fixture

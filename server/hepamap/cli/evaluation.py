@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -116,5 +117,6 @@ def _warn(lack: HepamapError) -> None:
 
 def _tell(outcome: SlideOutcome, run: ModelRun) -> None:
     auc = "one class only" if outcome.auc is None else f"AUC {outcome.auc:.3f}"
-    typer.echo(f"{outcome.score.slide} {run.name}: IoU {outcome.score.iou:.3f}, {auc}", err=True)
+    iou = "no tumour" if math.isnan(outcome.score.iou) else f"IoU {outcome.score.iou:.3f}"
+    typer.echo(f"{outcome.score.slide} {run.name}: {iou}, {auc}", err=True)
     report_warnings(outcome.warnings)

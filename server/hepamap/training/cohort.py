@@ -111,6 +111,20 @@ def require_one_split(slides: Iterable[tuple[str, str, str]]) -> None:
             )
 
 
+def require_own_names(slides: Sequence[CohortSlide]) -> None:
+    """Results by slide go by its name.
+
+    Raises:
+        CohortInvalidError: two slides have the same.
+    """
+    names = [row.slide.stem for row in slides]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise CohortInvalidError(
+            f"Two slides are named “{twice[0]}”.", cure="Rename one of them: results go by the slide's name."
+        )
+
+
 def _check_columns(name: str, columns: list[str]) -> None:
     missing = [column for column in _REQUIRED if column not in columns]
     unknown = [column for column in columns if column not in (*_REQUIRED, *_DEFAULTS)]

@@ -37,7 +37,7 @@ class SlideScore:
     """Pixel size of the slide, µm."""
     model: str
     iou: float
-    """Contours against true outlines."""
+    """Contours against true outlines; NaN where there is no tumour: all or nothing by one false region would drown the others."""
     sensitivity: float
     specificity: float
     auc: float
@@ -96,7 +96,7 @@ def judge_areas(
         slide=slide,
         mpp=probability_map.lattice.grid.pixel_size.x_um,
         model=model,
-        iou=intersection_over_union(found, areas.tumour_l0),
+        iou=float("nan") if areas.tumour_l0.is_empty else intersection_over_union(found, areas.tumour_l0),
         sensitivity=_rate(answer[truth] >= threshold),
         specificity=_rate(answer[~truth] < threshold),
         auc=float(roc_auc_score(truth, answer)) if 0 < truth.sum() < len(truth) else float("nan"),
@@ -145,7 +145,7 @@ def markdown_table(scores: Sequence[SlideScore]) -> str:
     for row in scores:
         shift = "none" if row.shift is None else f"{row.shift.x_cell:+.2f}, {row.shift.y_cell:+.2f}"
         lines.append(
-            f"| {row.slide} | {row.mpp:.4g} | {row.model} | {row.iou:.3f} | {_text(row.auc)} | {_text(row.sensitivity)} | "
+            f"| {row.slide} | {row.mpp:.4g} | {row.model} | {_text(row.iou)} | {_text(row.auc)} | {_text(row.sensitivity)} | "
             f"{_text(row.specificity)} | {shift} | {row.tumour_true_mm2:.2f} / {row.tumour_found_mm2:.2f} | {row.seconds:.0f} |"
         )
     shifts = [row.shift for row in scores if row.shift is not None]

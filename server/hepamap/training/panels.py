@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,7 +141,8 @@ def _panel(row: CohortSlide, areas: SlideAreas, way: Look, maps: KeptMaps, progr
     stored = maps.result_of(row, way.run, lambda step: progress(Progress(step.done, step.total, way.title)))
     summary = stored.summary
     judged = judge_areas(row.slide.stem, areas, way.run.pack.name, stored.map, summary["parameters"], summary["seconds"]["total"])
-    return Panel(way.title, stored.map, judged.found_l0, judged.score.iou)
+    iou = judged.score.iou
+    return Panel(way.title, stored.map, judged.found_l0, None if math.isnan(iou) else iou)
 
 
 def prepare_picture(picture: Path) -> Path:

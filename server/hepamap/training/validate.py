@@ -27,7 +27,7 @@ from hepamap.predictor import Predictor
 from hepamap.slide import Slide
 from hepamap.training.areas import areas_of
 from hepamap.training.class_map import DEFAULT_CLASSES, ClassMap
-from hepamap.training.cohort import CohortSlide, read_cohort
+from hepamap.training.cohort import CohortSlide, read_cohort, require_own_names
 from hepamap.training.evaluate import Judged, judge_map
 from hepamap.training.evaluation.both_classes import require_both_classes
 from hepamap.training.evaluation.errors import OneClassError, SplitEmptyError
@@ -127,6 +127,7 @@ def validate(
     Raises:
         NoDenseModeError: the network has a head that flattens.
         SplitEmptyError: there are no slides.
+        CohortInvalidError: two slides have the same name.
         SlideError, AnnotationError: a slide or what was drawn on it cannot be used.
         OneClassError: on all slides together nothing is tumour, or no patch with tissue is, or the same of non-tumour.
     """
@@ -138,6 +139,7 @@ def validate(
             f"The model {pack.name} has the head {pack.manifest.network.head}, which has no dense mode.",
             cure="Train a network with the GAP head.",
         )
+    require_own_names(slides)
     require_both_classes([areas_of(row, classes) for row in slides], "the slides to validate on")
     tally = _Tally()
     stride_m = stride_m or pack.manifest.default_stride
@@ -263,13 +265,12 @@ def _of_mode(judged: Sequence[Judged]) -> dict[str, Any]:
             f"Of the {len(truth)} patches with tissue and a label, {int(truth.sum())} are tumour: nothing to tell apart.",
             cure="Add slides of this split that have what is missing.",
         )
-    rates = {name: [getattr(item.score, name) for item in judged] for name in ("sensitivity", "specificity")}
+    rates = {name: [getattr(item.score, name) for item in judged] for name in ("iou", "sensitivity", "specificity")}
     defined = {name: [value for value in values if math.isfinite(value)] for name, values in rates.items()}
     return {
         "patches": len(truth),
         "auc": round(float(roc_auc_score(truth, answer)), 4),
-        "iou": round(float(np.mean([item.score.iou for item in judged])), 4),
-        "iou_lowest": round(min(item.score.iou for item in judged), 4),
+        "iou_lowest": round(min(defined["iou"]), 4),
         **{name: round(float(np.mean(values)), 4) for name, values in defined.items()},
         **{f"{name}_slides": len(values) for name, values in defined.items()},
         "seconds": round(sum(item.score.seconds for item in judged), 1),

@@ -39,7 +39,7 @@ def test_means_as_the_slow_way(slides: list[tuple[float | None, str]]) -> None:
         return
     assert got is not None
     assert got.value == pytest.approx(np.mean(known))
-    if len(set(groups)) < 2:
+    if len({group for value, group in slides if value is not None}) < 2:
         assert (got.low, got.high) == (None, None)
     else:
         assert (got.low, got.high) == pytest.approx(slow_mean(values, groups))
@@ -109,7 +109,30 @@ def test_one_class_has_no_auc() -> None:
     assert FEW.of_auc(np.ones(2, np.bool_), np.zeros(2, np.float32), np.array([0, 1])) is None
 
 
+def test_one_class_in_all_but_one_patient_gives_an_auc_without_an_interval() -> None:
+    truth = np.array([True, True, False, False, False])
+    answer = np.array([0.9, 0.4, 0.5, 0.1, 0.2], np.float32)
+    got = FEW.of_auc(truth, answer, np.array([0, 0, 0, 1, 2]))
+    assert got == Interval(5 / 6, None, None)
+
+
 def test_draws_without_a_figure_do_not_count() -> None:
-    """Only one patient has tumour: draws without it have no sensitivity."""
-    got = FEW.of_ratio(np.array([3.0, 0.0]), np.array([4.0, 0.0]))
-    assert got == Interval(0.75, 0.75, 0.75)
+    """Two patients of three have tumour: a draw of nothing but the third has no sensitivity."""
+    got = FEW.of_ratio(np.array([3.0, 1.0, 0.0]), np.array([4.0, 4.0, 0.0]))
+    assert got == Interval(0.5, 0.25, 0.75)
+
+
+def test_a_figure_of_one_patient_has_no_interval() -> None:
+    assert FEW.of_ratio(np.array([3.0, 0.0]), np.array([4.0, 0.0])) == Interval(0.75, None, None)
+    assert FEW.of_mean([0.95, 0.75, None, None], ["a", "a", "b", "c"]) == Interval(0.85, None, None)
+
+
+def test_false_patches_of_patients_without_tumour_are_no_f1_of_nothing() -> None:
+    """Hits 9 and 8, false patches 3 and 2 of patients without tumour: whoever draws only those has no F1."""
+    hits, alarms, missed = np.array([9.0, 8.0, 0.0, 0.0]), np.array([1.0, 0.0, 3.0, 2.0]), np.array([1.0, 2.0, 0.0, 0.0])
+    got = FEW.of_ratio(2 * hits, 2 * hits + alarms + missed, hits + missed)
+    assert got is not None
+    assert got.low is not None
+    # At worst the second once, and the third three times.
+    assert got.low >= 2 * 8 / (2 * 8 + 2 + 3 * 3)
+    assert FEW.of_ratio(0 * hits, alarms, 0 * hits) is None

@@ -409,8 +409,8 @@ def test_a_network_of_pixels_runs_in_its_one_mode(tmp_path: Path) -> None:
     pixels = NetworkSpec(kind="segmentation", backbone="UNet", head="PIXELS")
     weightless_pack(tmp_path, "pixels", network=pixels, modes=("segment",), default_mode="segment")
     asked = spec(Path("cohort.csv"), models=("toy", "pixels"), modes=("dense",), without_overlap=True)
-    runs = [(run.pack.manifest.id, run.mode, run.stride_m) for run in plan_runs(asked, tmp_path)]
-    assert runs == [("toy", "dense", 16), ("toy", "dense", 64), ("pixels", "segment", 16)]
+    runs = [(run.pack.manifest.id, run.mode, run.stride_m, run.overlap) for run in plan_runs(asked, tmp_path)]
+    assert runs == [("toy", "dense", 16, 0.75), ("toy", "dense", 64, 0.0), ("pixels", "segment", 16, None)]
 
 
 def test_a_slide_that_is_too_coarse_is_refused_at_once(cohort: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ class Interval:
 
     value: float
     low: float | None
-    """None where there are too few groups to draw from."""
+    """None where fewer than two groups have the figure: one drawn again and again would show a certainty that is not there."""
     high: float | None
 
     def to_json(self) -> dict[str, float | None]:
@@ -60,15 +60,25 @@ class Bootstrap:
         sums, slides = (np.bincount(group_of[known], weights, count) for weights in (numbers[known], known[known]))
         return self.of_ratio(sums, slides)
 
-    def of_ratio(self, parts: NDArray[Any], wholes: NDArray[Any]) -> Interval | None:
-        """A ratio of sums over groups: parts (G,), wholes (G,); None where the wholes are nothing."""
-        if not wholes.sum():
+    def of_ratio(self, parts: NDArray[Any], wholes: NDArray[Any], needed: NDArray[Any] | None = None) -> Interval | None:
+        """A ratio of sums over groups.
+
+        Args:
+            parts: (G,).
+            wholes: (G,).
+            needed: (G,) what a draw must have some of for the figure to mean anything; None: the wholes.
+
+        Returns:
+            None where there is nothing of what is needed.
+        """
+        needed = wholes if needed is None else needed
+        if not needed.sum():
             return None
         value = float(parts.sum() / wholes.sum())
-        if len(wholes) < 2:
+        if np.count_nonzero(needed) < 2:
             return Interval(value, None, None)
         draws = _draws(self.resamples, self.seed, len(wholes))
-        return self.interval(value, _divided(draws @ parts, draws @ wholes))
+        return self.interval(value, np.where(draws @ needed > 0, _divided(draws @ parts, draws @ wholes), np.nan))
 
     def of_auc(self, truth: NDArray[np.bool_], answer: NDArray[np.float32], groups: NDArray[np.intp]) -> Interval | None:
         """The AUC of patches of all groups together; None where there is one class only.
@@ -86,7 +96,7 @@ class Bootstrap:
         positives = np.bincount(group_of[truth], minlength=count)
         negatives = np.bincount(group_of[~truth], minlength=count)
         value = float(wins.sum() / (positives.sum() * negatives.sum()))
-        if count < 2:
+        if min(np.count_nonzero(positives), np.count_nonzero(negatives)) < 2:
             return Interval(value, None, None)
         draws = _draws(self.resamples, self.seed, count).astype(np.float64)
         # A patient that is drawn twice meets every other one twice, and itself four times.

@@ -67,9 +67,10 @@ class ModelRun:
         return f"{self.pack.manifest.id}, {self.mode}, {self.stride_m} px"
 
     @property
-    def overlap(self) -> float:
-        """Share of a patch's side that its neighbour covers too."""
-        return 1 - self.stride_m / self.pack.manifest.input.patch
+    def overlap(self) -> float | None:
+        """Share of a patch's side that its neighbour covers too; None where pixels are labelled, and no patches."""
+        manifest = self.pack.manifest
+        return None if manifest.network.kind == "segmentation" else 1 - self.stride_m / manifest.input.patch
 
     @property
     def is_default(self) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hepamap.training.evaluation.bootstrap import Bootstrap, Interval
 from hepamap.training.evaluation.choice import Verdict, pooled
@@ -75,7 +77,7 @@ def rules_of(run: ModelRun, thresholds: dict[str, float], extra: Sequence[float]
     for threshold in extra:
         names.setdefault(threshold, [])
     fixed = [
-        Rule(f"{threshold:g}", f"{threshold:g}" + (f" ({', '.join(said)})" if said else ""), threshold)
+        Rule(repr(float(threshold)), f"{threshold:g}" + (f" ({', '.join(said)})" if said else ""), threshold)
         for threshold, said in sorted(names.items())
     ]
     return (YOUDEN, *fixed)
@@ -111,21 +113,17 @@ def _together(rule: Rule, outcomes: Sequence[SlideOutcome], bootstrap: Bootstrap
     hits, alarms, quiet, missed, shared, united, tumour = np.array(
         [[getattr(counts, name) for name in Counts.__slots__] for counts in by_group.values()], np.float64
     ).T
-    parts = {
+    parts: dict[str, tuple[NDArray[np.float64], ...]] = {
         "sensitivity": (hits, hits + missed),
         "specificity": (quiet, quiet + alarms),
         "precision": (hits, hits + alarms),
         "fall_out": (alarms, quiet + alarms),
         "accuracy": (hits + quiet, hits + quiet + alarms + missed),
-        "f1": (2 * hits, 2 * hits + alarms + missed),
-        "iou": (shared, united),
+        # Without tumour neither means anything, whatever was found.
+        "f1": (2 * hits, 2 * hits + alarms + missed, hits + missed),
+        "iou": (shared, united, tumour),
     }
-    found = {name: bootstrap.of_ratio(*pair) for name, pair in parts.items()}
-    if not (hits + missed).any():
-        found["f1"] = None
-    if not tumour.any():
-        found["iou"] = None
-    return found
+    return {name: bootstrap.of_ratio(*sums) for name, sums in parts.items()}
 
 
 def run_json(summary: RunSummary) -> dict[str, Any]:
@@ -136,7 +134,7 @@ def run_json(summary: RunSummary) -> dict[str, Any]:
         "weights_sha256": manifest.weights.sha256,
         "mode": summary.run.mode,
         "stride": summary.run.stride_m,
-        "overlap": round(summary.run.overlap, 4),
+        "overlap": None if summary.run.overlap is None else round(summary.run.overlap, 4),
         "mpp": manifest.input.mpp,
         "patches": sum(len(item.truth) for item in summary.outcomes),
         "thresholds": [
@@ -164,7 +162,7 @@ def _slide_json(item: SlideOutcome, rules: Sequence[Rule]) -> dict[str, Any]:
         "tumour_patches": int(item.truth.sum()),
         "youden_threshold": item.youden,
         "scores": {rule.name: rounded(item.scores(rule)) for rule in rules},
-        "contour_iou": round(item.score.iou, 4),
+        "contour_iou_at_default": None if math.isnan(item.score.iou) else round(item.score.iou, 4),
         "map": f"maps/{item.stored}",
         "warnings": list(item.warnings),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 
 from hepamap import RESEARCH_USE_ONLY
@@ -42,7 +43,8 @@ def table1_csv(summaries: Sequence[RunSummary]) -> str:
     for item in summaries:
         for rule in item.rules:
             row: list[object] = [item.run.pack.name, item.run.pack.manifest.input.mpp, item.run.mode, item.run.stride_m]
-            row += [f"{item.run.overlap:g}", rule.name, len(item.outcomes), len({one.group for one in item.outcomes})]
+            overlap = "" if item.run.overlap is None else f"{item.run.overlap:g}"
+            row += [overlap, rule.name, len(item.outcomes), len({one.group for one in item.outcomes})]
             for name in METRICS:
                 row += [*_cells(item.means[rule.name][name]), item.defined(rule, name)]
             rows.append(row)
@@ -63,7 +65,7 @@ def slides_csv(summaries: Sequence[RunSummary]) -> str:
             "patches",
             "tumour_patches",
             *METRICS,
-            "contour_iou",
+            "contour_iou_at_default",
         ]
     ]
     for item in summaries:
@@ -74,7 +76,7 @@ def slides_csv(summaries: Sequence[RunSummary]) -> str:
                 about = [item.run.pack.name, item.run.mode, item.run.stride_m, one.slide.name, one.group]
                 patches = [len(one.truth), int(one.truth.sum())]
                 figures = [_digits(scores[name]) for name in METRICS]
-                rows.append([*about, rule.name, _digits(threshold), *patches, *figures, _digits(one.score.iou)])
+                rows.append([*about, rule.name, _digits(threshold), *patches, *figures, _digits(_known(one.score.iou))])
     return _csv(rows)
 
 
@@ -98,11 +100,17 @@ def _run_table(summaries: Sequence[RunSummary], kind: str) -> str:
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for item in summaries:
         about = [item.run.pack.name, f"{item.run.pack.manifest.input.mpp:g}", item.run.mode, f"{item.run.stride_m} px"]
-        about.append(f"{item.run.overlap:.0%}" if item.run.overlap else "none")
+        about.append(_overlap(item.run.overlap))
         for rule in item.rules:
             intervals: Intervals = getattr(item, kind)[rule.name]
             lines.append(f"| {' | '.join([*about, rule.title, *(_text(intervals[name]) for name in METRICS)])} |")
     return "\n".join(lines)
+
+
+def _overlap(overlap: float | None) -> str:
+    if overlap is None:
+        return "of windows"
+    return f"{overlap:.0%}" if overlap else "none"
 
 
 def _caption(summaries: Sequence[RunSummary], bootstrap: Bootstrap) -> str:
@@ -110,7 +118,7 @@ def _caption(summaries: Sequence[RunSummary], bootstrap: Bootstrap) -> str:
     groups = len({item.group for item in outcomes})
     drawn = (
         f"In brackets the {bootstrap.level:.0%} confidence interval from {bootstrap.resamples} draws of patients "
-        f"(seed {bootstrap.seed})."
+        f"(seed {bootstrap.seed}); there is none where fewer than two patients have the figure."
         if groups > 1
         else "There is one patient only: no confidence intervals."
     )
@@ -157,6 +165,10 @@ def _text(interval: Interval | None) -> str:
 
 def _plain(value: float | None) -> str:
     return _NOTHING if value is None else f"{value:.3f}"
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _digits(value: float | None) -> str:

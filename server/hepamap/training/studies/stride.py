@@ -19,7 +19,7 @@ from hepamap.predictor import Predictor
 from hepamap.slide import Slide
 from hepamap.training.areas import areas_of
 from hepamap.training.class_map import DEFAULT_CLASSES, ClassMap
-from hepamap.training.cohort import CohortSlide
+from hepamap.training.cohort import CohortSlide, require_own_names
 from hepamap.training.errors import CohortInvalidError
 from hepamap.training.evaluate import SlideScore, judge_map
 from hepamap.training.studies.folder import RUNS_NAME, study_folder
@@ -128,14 +128,9 @@ def cases_of(
 
 
 def _check_slides(slides: Sequence[CohortSlide], classes: ClassMap) -> None:
-    names = [row.slide.stem for row in slides]
-    if not names:
+    if not slides:
         raise CohortInvalidError("No slide of the table is in this split.", cure="Name another --split (train, val or test).")
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
-        raise CohortInvalidError(
-            f"Two slides are named “{twice.pop()}”.", cure="Rename one of them: rows go by the slide's name."
-        )
+    require_own_names(slides)
     for row in slides:
         areas_of(row, classes)
 
@@ -224,7 +219,7 @@ def _run(case: Case, detector: Detector, classes: ClassMap, share: Callable[[flo
     row = dict(zip(KEY, case.key, strict=True)) | dict.fromkeys(SCORES, "")
     row |= {
         "stride_um": f"{parameters.stride_m * parameters.mpp:.2f}",
-        "overlap": f"{1 - parameters.stride_m / parameters.patch_m:.3f}",
+        "overlap": "" if parameters.mode == "segment" else f"{1 - parameters.stride_m / parameters.patch_m:.3f}",
     }
 
     def look(network: Predictor) -> Analysis:
