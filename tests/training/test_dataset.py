@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def test_patches_are_balanced_and_carry_the_label_of_their_tissue(dataset: Datas
         patches = splits[split]
         assert (patches.labels == 1).sum() == (patches.labels == 0).sum() == count
         assert ((redness(patches.take(range(len(patches)))) > 0) == (patches.labels == 1)).all()
-    assert sorted(set(splits["train"].slides.tolist())) == ["0000-s0.npy", "0001-s1.npy"]
+    assert set(splits["train"].slides.tolist()) == {slide["fingerprint"] for slide in dataset.manifest["slides"][:2]}
 
 
 def test_every_patch_is_the_pixels_at_its_place(dataset: Dataset) -> None:
@@ -283,6 +284,22 @@ def test_a_sheet_that_cannot_be_written(dataset: Dataset, tmp_path: Path, name: 
     with pytest.raises(OutputNotWritableError, match="cannot be written") as caught:
         show_dataset(dataset.folder, tmp_path / name)
     assert ".png" in caught.value.cure
+
+
+def test_slides_and_patients_are_counted_over_data_sets(cohort: Path, dataset: Dataset, tmp_path: Path) -> None:
+    """The same two slides, drawn from again, of patients whose names are written otherwise."""
+    text = cohort.read_text(encoding="utf-8")
+    for row in dataset.rows:
+        text = text.replace(f",{row['group']},", f",  {row['group'].upper()} ,")
+    again = cohort.with_name("again.csv")
+    again.write_text(text, encoding="utf-8")
+    other = build_dataset(again, tmp_path / "other", DatasetSpec(1.84, 64, {"train": 10}, seed=8))
+    train = combine([dataset, other], 1.84, 64)["train"]
+    assert len(train) == 80 + 20
+    assert len(set(train.slides.tolist())) == 2
+    assert set(train.groups.tolist()) == {row["group"] for row in dataset.rows if row["split"] == "train"}
+    with pytest.raises(DatasetInvalidError, match="given twice"):
+        combine([dataset, replace(dataset, folder=dataset.folder / ".." / dataset.folder.name)], 1.84, 64)
 
 
 def test_slides_of_one_name_are_two(tmp_path: Path) -> None:

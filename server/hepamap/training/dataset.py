@@ -45,7 +45,7 @@ class PatchSet:
     labels: NDArray[np.int8]
     """(N,) 1 where tumour."""
     slides: NDArray[np.str_]
-    """(N,) shard of the slide of each patch: slides of different folders may have one name."""
+    """(N,) fingerprint of each patch's slide: slides of different folders may have one name, and data sets a slide in common."""
     groups: NDArray[np.str_]
     """(N,) tumour or patient."""
     masks: tuple[NDArray[np.int8], ...] = ()
@@ -133,7 +133,7 @@ def combine(datasets: Sequence[Dataset], mpp: float, patch_m: int) -> dict[str, 
     """The splits of several data sets together, for a network of one resolution and patch side.
 
     Raises:
-        DatasetInvalidError: a data set has another resolution or patch side, or its shards are incomplete.
+        DatasetInvalidError: a data set has another resolution or patch side, is given twice, or its shards are incomplete.
         GroupInTwoSplitsError, SlideInTwoSplitsError: a group or slide is in one split here and in another there.
     """
     for dataset in datasets:
@@ -143,6 +143,9 @@ def combine(datasets: Sequence[Dataset], mpp: float, patch_m: int) -> dict[str, 
                 f"needs {patch_m} px at {mpp:g} µm.",
                 cure="Build a data set with the recipe's mpp and patch.",
             )
+    folders = [dataset.folder.resolve() for dataset in datasets]
+    if len(set(folders)) < len(folders):
+        raise DatasetInvalidError("A data set is given twice: its patches would count double.", cure="Give each one once.")
     _check_groups(datasets)
     slides = [slide for dataset in datasets for slide in dataset.manifest["slides"]]
     require_one_split((slide["fingerprint"], slide["split"], slide["slide"]) for slide in slides)
@@ -166,15 +169,22 @@ def _patch_set(datasets: Sequence[Dataset], split: str) -> PatchSet:
     have_masks = all(dataset.manifest.get("masks") for dataset in datasets)
     number_of: dict[tuple[Path, str], int] = {}
     places: list[tuple[int, int, int, str, str]] = []
+    spelled: dict[str, str] = {}
     for dataset in datasets:
+        fingerprint_of = {
+            shard_name(number, slide["slide"]): slide["fingerprint"] for number, slide in enumerate(dataset.manifest["slides"])
+        }
         for row in (row for row in dataset.rows if row["split"] == split):
             key = (dataset.folder, row["shard"])
+            if row["shard"] not in fingerprint_of:
+                raise _incomplete(dataset, row["shard"])
             if key not in number_of:
                 number_of[key] = len(shards)
                 shards.append(_map_shard(dataset, row["shard"]))
                 if have_masks:
                     masks.append(_map_masks(dataset, row["shard"], len(shards[-1])))
-            place = (number_of[key], int(row["row"]), int(row["label"]), row["shard"], row["group"])
+            group = spelled.setdefault(group_key(row["group"]), row["group"])
+            place = (number_of[key], int(row["row"]), int(row["label"]), fingerprint_of[row["shard"]], group)
             if place[1] >= len(shards[place[0]]):
                 raise _incomplete(dataset, row["shard"])
             places.append(place)

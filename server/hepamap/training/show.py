@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,11 +73,12 @@ def show_dataset(folder: Path, sheet: Path | None = None) -> DatasetSummary:
         _write_picture(sheet, contact_sheet(dataset))
     fields = combine_fields([dataset])
     slides = dataset.manifest["slides"]
+    drawn = Counter((row["shard"], int(row["label"])) for row in dataset.rows)
     return DatasetSummary(
         dataset.mpp,
         dataset.patch_m,
         tuple(_split(name, splits[name], fields.get(name)) for name in SPLITS if len(splits[name])),
-        tuple(_slide(number, slide, splits[slide["split"]]) for number, slide in enumerate(slides)),
+        tuple(_slide(number, slide, drawn) for number, slide in enumerate(slides)),
         (*shortfalls(dataset), *(sentence for slide in slides for sentence in _warnings(slide))),
     )
 
@@ -87,9 +89,9 @@ def _split(name: str, patches: PatchSet, fields: FieldSet | None) -> SplitSummar
     return SplitSummary(name, slides, groups, tumour, non_tumour, 0 if fields is None else len(fields))
 
 
-def _slide(number: int, slide: dict[str, Any], patches: PatchSet) -> SlideSummary:
-    labels = patches.labels[patches.slides == shard_name(number, slide["slide"])]
-    return SlideSummary(slide["slide"], slide["split"], int((labels == TUMOUR).sum()), int((labels == NON_TUMOUR).sum()))
+def _slide(number: int, slide: dict[str, Any], drawn: Counter[tuple[str, int]]) -> SlideSummary:
+    shard = shard_name(number, slide["slide"])
+    return SlideSummary(slide["slide"], slide["split"], drawn[shard, TUMOUR], drawn[shard, NON_TUMOUR])
 
 
 def shortfalls(dataset: Dataset) -> list[str]:
