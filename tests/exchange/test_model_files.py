@@ -372,12 +372,31 @@ def test_broken_bytes_never_end_in_a_traceback(tmp_path: Path) -> None:
             read_model_file(tmp_path / "x.h5")
 
 
+@pytest.mark.parametrize("how", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_whose_packed_bytes_are_damaged_is_unreadable(tmp_path: Path, how: int) -> None:
+    path = tmp_path / "x.keras"
+    with zipfile.ZipFile(path, "w", how) as archive:
+        archive.writestr("config.json", json.dumps({"class_name": "Functional", "config": {"name": "x" * 50}}))
+        archive.writestr("model.weights.h5", np.random.default_rng(0).bytes(2000))
+    data = path.read_bytes()
+    packed = 30 + len("config.json")  # the local header of the first member has 30 bytes and its name
+    for place in range(packed, packed + 40):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :])
+        with pytest.raises(ModelFileUnreadableError):
+            read_model_file(path)
+
+
 def test_deep_descriptions_are_refused(tmp_path: Path) -> None:
     nested: dict[str, Any] = {"class_name": "Dense", "config": {"name": "x"}}
     for _ in range(20):
         nested = {"class_name": "Sequential", "config": {"name": "s", "layers": [nested]}}
     with pytest.raises(LayerRefusedError):
         chain_of(nested)
+    listed: list[Any] = []
+    for _ in range(900):
+        listed = [listed]
+    with pytest.raises(NetworkMismatchError, match="nested deeper"):
+        chain_of({"class_name": "Functional", "config": listed})
     with zipfile.ZipFile(tmp_path / "x.keras", "w") as archive:
         archive.writestr("config.json", "[" * 100_000)
         archive.writestr("model.weights.h5", b"")

@@ -105,7 +105,10 @@ def test_a_tiny_network_learns_and_becomes_a_pack(data: Path, tmp_path: Path) ->
     assert [point.name for point in manifest.operating_points] == ["sensitive", "balanced", "specific"]
     assert all((point.sensitivity or 0) > 0.7 for point in manifest.operating_points)
     assert manifest.training["data"][0]["slides"] == {"train": 2, "val": 1, "test": 1}
+    said = manifest.evaluation["operating_points_remarks"]
+    assert "sensitive and balanced coincide" in said[0]  # a network that makes no mistake has one threshold
     card = (pack.folder / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert all(sentence in card for sentence in said)
     assert "synthetic tissue" in card.splitlines()[0]
     assert "no diagnostic value" in card.splitlines()[0]
     assert "hepamap train" in card

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import lzma
 import zipfile
+import zlib
 from pathlib import Path
 
 from hepamap.exchange import hdf5, saved_model
@@ -79,7 +81,7 @@ def _read_zip(path: Path) -> SourceModel:
                 _require_plain(metadata)
                 version = parse_json(archive.read(metadata), path.name).get("keras_version")
             weights = archive.read("model.weights.h5")
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, NotImplementedError, RuntimeError) as error:
         raise unreadable(path.name, f"its zip is damaged ({type(error).__name__})") from error
     with hdf5.open_hdf5(io.BytesIO(weights), path.name) as content:
         layers = tuple(read_numbered(content))

@@ -80,6 +80,10 @@ def chain_of(description: Mapping[str, Any]) -> Chain:
             f"The file's description of its network is incomplete ({type(error).__name__}: {error}).",
             cure="Save the model again with Keras.",
         ) from error
+    except RecursionError as error:
+        raise NetworkMismatchError(
+            "The file's description of its network is nested deeper than any network's.", cure="Save the model again with Keras."
+        ) from error
     return Chain(_side(reading.shape), tuple(reading.steps))
 
 

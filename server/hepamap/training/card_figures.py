@@ -42,13 +42,22 @@ def _slides(found: Any) -> list[str]:
         return []
     titles = ["whole slides", "Youden, per slide", "default threshold"]
     pairs = [(found["youden_per_slide"].get(name), found["at_default_threshold"].get(name)) for name in _SLIDE_FIGURES]
-    rows = [[_said(name), *(_interval(value) for value in pair)] for name, pair in zip(_SLIDE_FIGURES, pairs, strict=True)]
+    rows = [
+        [_said(name), *(_mean(value, found["slides"]) for value in pair)]
+        for name, pair in zip(_SLIDE_FIGURES, pairs, strict=True)
+    ]
     about = (
         f"Means over {found['slides']} slides of {found['groups']} patients ({found['split']}), {found['mode']} mode, stride "
         f"{found['stride']} px; in brackets confidence intervals ({found['interval']}). Youden's threshold is taken from each "
         "slide's own truth, which nobody has for a new slide. IoU of pixels of 1.84 µm."
     )
     return [_table(titles, rows), about]
+
+
+def _mean(value: Any, slides: int) -> str:
+    """With the number of slides that have the figure, where not all have it."""
+    counted = value.get("slides", slides) if isinstance(value, Mapping) else slides
+    return _interval(value) if counted == slides else f"{_interval(value)}, of {counted} slides"
 
 
 def _operating_points(body: ManifestBody) -> list[str]:

@@ -25,7 +25,7 @@ from hepamap.training.curves import draw_curves
 from hepamap.training.dataset import Dataset, PatchSet, combine, open_dataset
 from hepamap.training.enough import require_enough
 from hepamap.training.errors import DatasetEmptyError, TensorBoardMissingError
-from hepamap.training.evaluation.operating_points import choose_thresholds, measured_points
+from hepamap.training.evaluation.operating_points import choose_thresholds, measured_points, remarks
 from hepamap.training.fields import FieldSet, combine_fields
 from hepamap.training.metrics import patch_metrics
 from hepamap.training.model_card import INTENDED_USE, model_card
@@ -239,7 +239,8 @@ def _evaluate(
     """Scores of exactly what ships: weights rounded to float16, computed in float32, never augmented.
 
     Returns:
-        Metrics by split; thresholds chosen on validation; labels and probabilities to judge them on (test, if there is one).
+        Metrics by split, with what must be said of the thresholds; thresholds chosen on validation; labels and probabilities
+        to judge them on (test, if there is one).
     """
     from hepamap.training.batches import PlainBatches
 
@@ -257,7 +258,8 @@ def _evaluate(
             metrics[name] = {**patch_metrics(*judged[name]), "slides": len(set(patches.slides.tolist()))}
     labels, probabilities = judged["validation"]
     thresholds = choose_thresholds(labels == 1, probabilities)
-    return metrics, thresholds, judged.get("test", judged["validation"])
+    said = remarks(measured_points(thresholds, labels == 1, probabilities))
+    return {**metrics, "operating_points_remarks": said}, thresholds, judged.get("test", judged["validation"])
 
 
 def patch_answers(model: Any, batches: Sequence[Any]) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from hepamap.training.evaluation.patch_level import PatchOutcome
 from hepamap.training.evaluation.plan import EvaluationSpec
 from hepamap.training.evaluation.sheet import overlay_sheet
 from hepamap.training.evaluation.slides import YOUDEN, Rule
-from hepamap.training.evaluation.summary import Intervals, RunSummary, run_json
+from hepamap.training.evaluation.summary import RunSummary, run_json
 from hepamap.training.model_card import rewrite_card
 
 REPORT_NAME, TABLE_NAME, TABLE1_NAME, SLIDES_NAME = "report.json", "tables.md", "table1.csv", "slides.csv"
@@ -102,7 +102,7 @@ def _write_into_pack(summary: RunSummary, spec: EvaluationSpec) -> ModelPack:
         "stride": summary.run.stride_m,
         "interval": f"{spec.bootstrap.level:.0%}, {spec.bootstrap.resamples} draws of patients",
         **{
-            name: _figures(summary.means[rule.name])
+            name: _figures(summary, rule)
             for name, rule in (("youden_per_slide", YOUDEN), ("at_default_threshold", default_rule(summary)))
         },
     }
@@ -134,8 +134,13 @@ def default_rule(summary: RunSummary) -> Rule:
     return next(rule for rule in summary.rules if rule.threshold == default)
 
 
-def _figures(intervals: Intervals) -> Mapping[str, Any]:
-    return {name: None if found is None else found.to_json() for name, found in intervals.items()}
+def _figures(summary: RunSummary, rule: Rule) -> Mapping[str, Any]:
+    """Means with their intervals; `slides`: on how many a figure is defined."""
+    means = summary.means[rule.name]
+    return {
+        name: None if found is None else {**found.to_json(), "slides": summary.defined(rule, name)}
+        for name, found in means.items()
+    }
 
 
 def _pictures(evaluation: Evaluation, out: Path) -> dict[str, Any]:

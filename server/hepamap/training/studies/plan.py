@@ -45,7 +45,9 @@ class BudgetSection(_Strict):
 
     steps: int | None = Field(default=None, ge=1, description="Batches, whatever their size.")
     patches: int | None = Field(
-        default=None, ge=1, description="Patches seen, counted with repetition: the same for any batch size."
+        default=None,
+        ge=1,
+        description="Patches seen, counted with repetition; as near as whole batches in equal epochs come to it.",
     )
     minutes: float | None = Field(default=None, gt=0, description="At most.")
     validations: int = Field(default=5, ge=1, description="Epochs that steps or patches are divided into.")

@@ -22,6 +22,7 @@ from hepamap.training.errors import TrainingDivergedError
 from hepamap.training.fitting import Weights, fit
 from hepamap.training.metrics import patch_metrics
 from hepamap.training.recipe import Recipe
+from hepamap.training.run_files import CHECKPOINT_NAME, read_progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,9 @@ def run_training(
         OutputNotWritableError: the disk is full.
         ResumeImpossibleError: the state in the folder is damaged or of another work.
     """
-    started = time.monotonic()
     run_dir.mkdir(parents=True, exist_ok=True)
+    before = read_progress(run_dir / CHECKPOINT_NAME, work)
+    started = time.monotonic() - (before.elapsed_s if before else 0.0)
     try:
         weights, history = fit(recipe, dict(splits), {}, run_dir, models_dir, work=work, progress=progress)
         metrics = _score(recipe, weights, splits["test"])
