@@ -154,6 +154,24 @@ def test_slides_of_one_case_are_one_group_and_stay_in_their_split(store: Verdict
     assert len(set(first.values())) > 1
 
 
+@pytest.mark.parametrize("decision", [Decision.ACCEPTED, Decision.REJECTED])
+def test_a_slide_stays_with_its_case_when_a_later_verdict_names_none(
+    store: VerdictStore, tmp_path: Path, decision: Decision
+) -> None:
+    said = facts(paint(tmp_path / "a.tif"))
+    area = None if decision is Decision.REJECTED else TUMOUR
+    say(store, "job-1", TUMOUR, replace(said, case="case-0"))
+    say(store, "job-1", area, replace(said, case="case-1"), decision=decision)
+    newest = say(store, "job-2", TUMOUR, said)
+    export(store, tmp_path / "all")
+    export(store, tmp_path / "new", since=newest.at)
+    for name in ("all", "new"):
+        (row,) = rows(tmp_path / name / "cohort.csv")
+        assert row["group"] == "case-1"
+        # SHA-256 of “case-1” begins with ba22, 0.727 of the way to ffff: between 0.7 and 0.85 is validation.
+        assert row["split"] == "val"
+
+
 def test_only_an_earlier_export_is_replaced(store: VerdictStore, tmp_path: Path) -> None:
     with pytest.raises(NoVerdictsError):
         export(store, tmp_path / "out")

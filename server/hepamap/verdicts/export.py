@@ -13,9 +13,9 @@ import json
 import shutil
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,7 +83,8 @@ def export(
         OutputExistsError, OutputNotWritableError: the folder is not empty, or cannot be written.
     """
     _require_free(folder, overwrite)
-    verdicts = list(_all(store, since))
+    known = list(_all(store))
+    verdicts = [verdict for verdict in known if since is None or verdict.at >= since.astimezone(UTC)]
     if not verdicts:
         raise NoVerdictsError("There are no verdicts to export.", cure="Accept, edit or reject results in QuPath first.")
     try:
@@ -91,7 +92,7 @@ def export(
         staging = Path(tempfile.mkdtemp(prefix=f".{folder.name[:64]}-", suffix=".partial", dir=folder.parent))
         try:
             staging.chmod(0o755)
-            done = _write(store, verdicts, staging, split)
+            done = _write(store, known, verdicts, staging, split)
             if folder.exists():
                 shutil.rmtree(folder)
             staging.rename(folder)
@@ -115,23 +116,25 @@ def _require_free(folder: Path, overwrite: bool) -> None:
     )
 
 
-def _all(store: VerdictStore, since: datetime | None) -> Iterator[Verdict]:
+def _all(store: VerdictStore) -> Iterator[Verdict]:
     after: tuple[datetime, str] | None = None
     while True:
-        page = store.page(since=since, after=after)
+        page = store.page(after=after)
         yield from page.verdicts
         if not page.has_more:
             return
         after = (page.verdicts[-1].at, page.verdicts[-1].id)
 
 
-def _write(store: VerdictStore, verdicts: Sequence[Verdict], folder: Path, split: SplitChoice) -> Exported:
+def _write(
+    store: VerdictStore, known: Sequence[Verdict], verdicts: Sequence[Verdict], folder: Path, split: SplitChoice
+) -> Exported:
     (folder / ANNOTATIONS_FOLDER).mkdir()
-    by_slide: dict[str, list[Verdict]] = defaultdict(list)
+    # Those before `since` too: the split of a slide, which follows from its case, is not to depend on what is asked for.
+    all_on = _by_slide(known)
     # In the order of the verdicts, not of the analyses: of two on one place the newer one counts.
-    for verdict in sorted(last_ones(verdicts).values(), key=lambda one: (one.at, one.id)):
-        if says_where(verdict):
-            by_slide[verdict.slide.fingerprint].append(verdict)
+    last = sorted(last_ones(verdicts).values(), key=lambda one: (one.at, one.id))
+    by_slide = _by_slide(verdict for verdict in last if says_where(verdict))
     fate = {verdict.id: "rejected" if not says_where(verdict) else "superseded" for verdict in verdicts}
     files: dict[str, str] = {}
     rows = []
@@ -149,12 +152,24 @@ def _write(store: VerdictStore, verdicts: Sequence[Verdict], folder: Path, split
         whole = [store.get(verdict.id) for verdict in counting]
         truth = truth_of([verdict for verdict in whole if verdict is not None], found.bounds_l0)
         (folder / name).write_text(_geojson(truth, counting), encoding="utf-8")
-        rows.append(_cohort_row(newest, name, found.mpp, split))
+        rows.append(_cohort_row(newest, _case_of(all_on[fingerprint]), name, found.mpp, split))
         fate |= {verdict.id: "yes" for verdict in counting}
         files |= {verdict.id: name for verdict in counting}
     _table(folder / COHORT_NAME, _COHORT, rows)
     _table(folder / VERDICTS_NAME, _VERDICTS, [_verdict_row(one, fate[one.id], files.get(one.id, "")) for one in verdicts])
     return _summed(verdicts, fate, len(rows))
+
+
+def _by_slide(verdicts: Iterable[Verdict]) -> dict[str, list[Verdict]]:
+    found: dict[str, list[Verdict]] = defaultdict(list)
+    for verdict in verdicts:
+        found[verdict.slide.fingerprint].append(verdict)
+    return found
+
+
+def _case_of(verdicts: Sequence[Verdict]) -> str | None:
+    """The case that was last named for a slide: not every client sends one. Takes the verdicts on it, oldest first."""
+    return next((verdict.slide.case for verdict in reversed(verdicts) if verdict.slide.case), None)
 
 
 def _look_at(verdict: Verdict) -> _SlideFound | None:
@@ -176,8 +191,8 @@ def _same(one: float, other: float) -> bool:
     return abs(one - other) <= _SAME_PIXEL_SIZE * other
 
 
-def _cohort_row(verdict: Verdict, annotations: str, mpp: str, split: SplitChoice) -> dict[str, str]:
-    group = verdict.slide.case or _file_name(verdict.slide.fingerprint)
+def _cohort_row(verdict: Verdict, case: str | None, annotations: str, mpp: str, split: SplitChoice) -> dict[str, str]:
+    group = case or _file_name(verdict.slide.fingerprint)
     return {
         "slide": verdict.slide.path,
         "annotations": annotations,
