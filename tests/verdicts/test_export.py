@@ -141,6 +141,23 @@ def test_a_slide_that_is_gone_or_another_one_is_left_out_and_said(store: Verdict
     assert (done.slides, done.left_out) == (1, {"slide_not_found": 1, "slide_replaced": 1})
 
 
+@pytest.mark.parametrize("decision", [Decision.EDITED, Decision.REJECTED])
+def test_a_slide_is_looked_for_wherever_a_verdict_saw_it(store: VerdictStore, tmp_path: Path, decision: Decision) -> None:
+    kept, upload, replaced = paint(tmp_path / "a.tif"), tmp_path / "upload.tif", tmp_path / "b.tif"
+    said = facts(kept)
+    say(store, "job-1", TUMOUR if decision is Decision.EDITED else None, said, decision=decision)
+    say(store, "job-2", TUMOUR, replace(said, path=str(paint(replaced, 130))))
+    newest = say(store, "job-3", TUMOUR, replace(said, path=str(upload)))
+    for name, since in (("all", None), ("new", newest.at)):
+        done = export(store, tmp_path / name, since=since)
+        (row,) = rows(tmp_path / name / "cohort.csv")
+        assert (row["slide"], done.slides) == (str(kept), 1)
+        assert "slide_not_found" not in done.left_out
+    kept.unlink()
+    left_out = {"slide_not_found": 3} if decision is Decision.EDITED else {"rejected": 1, "slide_not_found": 2}
+    assert export(store, tmp_path / "none").left_out == left_out
+
+
 def test_slides_of_one_case_are_one_group_and_stay_in_their_split(store: VerdictStore, tmp_path: Path) -> None:
     for number in range(12):
         path = paint(tmp_path / f"{number}.tif", 100 + number)

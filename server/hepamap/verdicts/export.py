@@ -19,11 +19,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from hepamap.errors import OutputExistsError, OutputNotWritableError, PixelSizeMissingError, SlideError
-from hepamap.geometry import PixelSize, Region
-from hepamap.slide import Slide
+from hepamap.errors import OutputExistsError, OutputNotWritableError
 from hepamap.verdicts.errors import NoVerdictsError
 from hepamap.verdicts.judging import plain
+from hepamap.verdicts.slides import SlideFound, case_of, find_slide
 from hepamap.verdicts.store import VerdictStore
 from hepamap.verdicts.truth import Truth, last_ones, says_where, truth_of
 from hepamap.verdicts.verdict import Decision, Verdict
@@ -41,7 +40,6 @@ _VERDICTS = (
     *("threshold", "min_area_um2", "iou", "area_mm2", "slide", "slide_fingerprint", "annotations"),
 )
 _CLASSES = {"Tumor": [200, 0, 0], "Non-tumor": [0, 160, 0]}
-_SAME_PIXEL_SIZE = 1e-3
 _VAL_FROM, _TEST_FROM = 0.7, 0.85
 
 
@@ -57,13 +55,6 @@ class Exported:
     edited: int
     left_out: Mapping[str, int]
     """How many verdicts are not in the annotations, by reason."""
-
-
-@dataclass(frozen=True, slots=True)
-class _SlideFound:
-    bounds_l0: Region
-    mpp: str
-    """For the table; empty where the slide says it itself."""
 
 
 def export(
@@ -130,7 +121,7 @@ def _write(
     store: VerdictStore, known: Sequence[Verdict], verdicts: Sequence[Verdict], folder: Path, split: SplitChoice
 ) -> Exported:
     (folder / ANNOTATIONS_FOLDER).mkdir()
-    # Those before `since` too: the split of a slide, which follows from its case, is not to depend on what is asked for.
+    # Those before `since` too: where a slide lies and which split it is in does not depend on what is asked for.
     all_on = _by_slide(known)
     # In the order of the verdicts, not of the analyses: of two on one place the newer one counts.
     last = sorted(last_ones(verdicts).values(), key=lambda one: (one.at, one.id))
@@ -139,20 +130,16 @@ def _write(
     files: dict[str, str] = {}
     rows = []
     for fingerprint, counting in sorted(by_slide.items()):
-        newest = counting[-1]
-        try:
-            found = _look_at(newest)
-        except SlideError as error:
-            fate |= {verdict.id: error.code for verdict in counting}
-            continue
-        if found is None:
-            fate |= {verdict.id: "slide_replaced" for verdict in counting}
+        found = find_slide(all_on[fingerprint], counting[-1].slide.pixel_size)
+        if isinstance(found, str):
+            fate |= {verdict.id: found for verdict in counting}
             continue
         name = f"{ANNOTATIONS_FOLDER}/{_file_name(fingerprint)}.geojson"
         whole = [store.get(verdict.id) for verdict in counting]
         truth = truth_of([verdict for verdict in whole if verdict is not None], found.bounds_l0)
         (folder / name).write_text(_geojson(truth, counting), encoding="utf-8")
-        rows.append(_cohort_row(newest, _case_of(all_on[fingerprint]), name, found.mpp, split))
+        group = case_of(all_on[fingerprint]) or _file_name(fingerprint)
+        rows.append(_cohort_row(found, name, group, split))
         fate |= {verdict.id: "yes" for verdict in counting}
         files |= {verdict.id: name for verdict in counting}
     _table(folder / COHORT_NAME, _COHORT, rows)
@@ -167,41 +154,16 @@ def _by_slide(verdicts: Iterable[Verdict]) -> dict[str, list[Verdict]]:
     return found
 
 
-def _case_of(verdicts: Sequence[Verdict]) -> str | None:
-    """The case that was last named for a slide: not every client sends one. Takes the verdicts on it, oldest first."""
-    return next((verdict.slide.case for verdict in reversed(verdicts) if verdict.slide.case), None)
-
-
-def _look_at(verdict: Verdict) -> _SlideFound | None:
-    """Whether the slide of a verdict is still there and the same; None where another one lies at its path."""
-    said = verdict.slide
-    with Slide.open(Path(said.path)) as slide:
-        if slide.fingerprint != said.fingerprint:
-            return None
-        try:
-            own: PixelSize | None = slide.pixel_size
-        except PixelSizeMissingError:
-            own = None
-        # A pixel size that a person or a viewer gave must go along, or the patches would come at another scale.
-        is_own = own is not None and _same(own.x_um, said.pixel_size.x_um) and _same(own.y_um, said.pixel_size.y_um)
-        return _SlideFound(slide.bounds_l0, "" if is_own else f"{said.pixel_size.mean_um:.6g}")
-
-
-def _same(one: float, other: float) -> bool:
-    return abs(one - other) <= _SAME_PIXEL_SIZE * other
-
-
-def _cohort_row(verdict: Verdict, case: str | None, annotations: str, mpp: str, split: SplitChoice) -> dict[str, str]:
-    group = case or _file_name(verdict.slide.fingerprint)
+def _cohort_row(slide: SlideFound, annotations: str, group: str, split: SplitChoice) -> dict[str, str]:
     return {
-        "slide": verdict.slide.path,
+        "slide": slide.path,
         "annotations": annotations,
         "group": group,
         "split": _split_of(group) if split == "auto" else split,
         # What is not tumour is drawn, too: outside of both nobody looked.
         "unannotated": "ignore",
         "frame": "level0",
-        "mpp": mpp,
+        "mpp": slide.mpp,
     }
 
 
