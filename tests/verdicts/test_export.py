@@ -48,10 +48,10 @@ def store(engine: Engine) -> VerdictStore:
     return VerdictStore(engine)
 
 
-def paint(path: Path, shade: int = 150) -> Path:
-    """1600 × 1200 px at 0.46 µm, tissue with some texture."""
+def paint(path: Path, shade: int = 150, mpp: float | tuple[float, float] | None = 0.46) -> Path:
+    """1600 × 1200 px, tissue with some texture."""
     image = np.random.default_rng(shade).integers(shade - 60, shade, (1200, 1600, 3)).astype(np.uint8)
-    return write_tiff_slide(path, image, 0.46)
+    return write_tiff_slide(path, image, mpp)
 
 
 def facts(path: Path, **values: object) -> SlideFacts:
@@ -129,6 +129,20 @@ def test_a_pixel_size_that_was_given_goes_along(store: VerdictStore, tmp_path: P
     say(store, "job-1", TUMOUR, facts(path, pixel_size=PixelSize(0.5, 0.5)))
     export(store, tmp_path / "out")
     assert rows(tmp_path / "out" / "cohort.csv")[0]["mpp"] == "0.5"
+
+
+@pytest.mark.parametrize("stated", [None, 25_400 / 72])
+def test_a_slide_with_no_pixel_size_or_a_senseless_one_takes_the_verdicts(
+    store: VerdictStore, tmp_path: Path, stated: float | None
+) -> None:
+    path = paint(tmp_path / "a.tif", mpp=stated)
+    with Slide.open(path, mpp_override_um=0.5) as slide:
+        said = SlideFacts(slide.fingerprint, str(path), slide.pixel_size, Frame("level0", Point(0.0, 0.0)), None, None)
+    say(store, "job-1", TUMOUR, said)
+    done = export(store, tmp_path / "out")
+    assert (done.slides, done.left_out) == (1, {})
+    assert rows(tmp_path / "out" / "cohort.csv")[0]["mpp"] == "0.5"
+    assert areas(tmp_path / "out")[0].equals(TUMOUR)
 
 
 def test_a_slide_that_is_gone_or_another_one_is_left_out_and_said(store: VerdictStore, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hepamap.errors import PixelSizeMissingError, SlideError
+from hepamap.errors import SlideError
 from hepamap.geometry import PixelSize, Region
 from hepamap.slide import Slide
 from hepamap.verdicts.verdict import Verdict
@@ -39,7 +39,8 @@ def find_slide(verdicts: Sequence[Verdict], pixel_size: PixelSize) -> SlideFound
     reasons = []
     for path in dict.fromkeys(verdict.slide.path for verdict in reversed(verdicts)):
         try:
-            with Slide.open(Path(path)) as slide:
+            # The verdict's pixel size stands in for a senseless one in the file, which would be refused.
+            with Slide.open(Path(path), client_pixel_size=pixel_size) as slide:
                 if slide.fingerprint == verdicts[-1].slide.fingerprint:
                     return SlideFound(path, slide.bounds_l0, _mpp_for_table(slide, pixel_size))
             reasons.append("slide_replaced")
@@ -55,10 +56,7 @@ def case_of(verdicts: Sequence[Verdict]) -> str | None:
 
 def _mpp_for_table(slide: Slide, said: PixelSize) -> str:
     """A pixel size that a person or a viewer gave must go along, or the patches would come at another scale."""
-    try:
-        own: PixelSize | None = slide.pixel_size
-    except PixelSizeMissingError:
-        own = None
+    own = slide.metadata_pixel_size
     is_own = own is not None and _same(own.x_um, said.x_um) and _same(own.y_um, said.y_um)
     return "" if is_own else f"{said.mean_um:.6g}"
 
