@@ -33,6 +33,9 @@ from hepamap.timing import StageClock
 SANE_PIXEL_SIZE_UM = (0.05, 100.0)
 """A microscope slide's pixel is at least 0.05 µm (past 100X) and at most 100 µm (an overview) wide."""
 
+PIXEL_SIZE_TOLERANCE = 0.02
+"""Viewers and servers round a pixel size differently; sides this share apart are another slide or another scale."""
+
 _MAX_ANISOTROPY = 1.5
 _COARSER_TOLERANCE = 1.05  # a slide up to 5 % coarser than the model is interpolated, not refused
 _LEVEL_TOLERANCE = 1.01  # a level up to 1 % coarser than asked for still serves: scanners round their pixel sizes

@@ -54,8 +54,14 @@ def paint(path: Path, shade: int = 150, mpp: float | tuple[float, float] | None 
     return write_tiff_slide(path, image, mpp)
 
 
-def facts(path: Path, **values: object) -> SlideFacts:
-    with Slide.open(path) as slide:
+def facts(
+    path: Path,
+    *,
+    mpp_override_um: float | None = None,
+    client_pixel_size: PixelSize | None = None,
+    **values: object,
+) -> SlideFacts:
+    with Slide.open(path, mpp_override_um=mpp_override_um, client_pixel_size=client_pixel_size) as slide:
         own = SlideFacts(slide.fingerprint, str(path), slide.pixel_size, Frame("level0", Point(0.0, 0.0)), None, None)
     return replace(own, **values)  # type: ignore[arg-type]
 
@@ -136,13 +142,35 @@ def test_a_slide_with_no_pixel_size_or_a_senseless_one_takes_the_verdicts(
     store: VerdictStore, tmp_path: Path, stated: float | None
 ) -> None:
     path = paint(tmp_path / "a.tif", mpp=stated)
-    with Slide.open(path, mpp_override_um=0.5) as slide:
-        said = SlideFacts(slide.fingerprint, str(path), slide.pixel_size, Frame("level0", Point(0.0, 0.0)), None, None)
-    say(store, "job-1", TUMOUR, said)
+    say(store, "job-1", TUMOUR, facts(path, mpp_override_um=0.5))
     done = export(store, tmp_path / "out")
     assert (done.slides, done.left_out) == (1, {})
     assert rows(tmp_path / "out" / "cohort.csv")[0]["mpp"] == "0.5"
     assert areas(tmp_path / "out")[0].equals(TUMOUR)
+
+
+@pytest.mark.parametrize(
+    ("stated", "given", "mpp"),
+    [
+        (None, (0.4, 0.5), None),  # one number for both sides, √0.2 = 0.447 µm, is 11.8 % too large and 10.6 % too small
+        (None, (0.5, 0.4), None),
+        (None, (0.5, 0.511), None),
+        (None, (0.5, 0.509), "0.50448"),  # √(0.5 · 0.509), 0.9 % off
+        ((0.4, 0.5), (0.4, 0.5), ""),
+    ],
+)
+def test_pixels_that_are_not_square_are_left_out_unless_the_slide_says_so_itself(
+    store: VerdictStore,
+    tmp_path: Path,
+    stated: tuple[float, float] | None,
+    given: tuple[float, float],
+    mpp: str | None,
+) -> None:
+    path = paint(tmp_path / "a.tif", mpp=stated)
+    say(store, "job-1", TUMOUR, facts(path, client_pixel_size=PixelSize(*given)))
+    done = export(store, tmp_path / "out")
+    assert [row["mpp"] for row in rows(tmp_path / "out" / "cohort.csv")] == ([] if mpp is None else [mpp])
+    assert done.left_out == ({"pixels_not_square": 1} if mpp is None else {})
 
 
 def test_a_slide_that_is_gone_or_another_one_is_left_out_and_said(store: VerdictStore, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hepamap.errors import SlideError
 from hepamap.geometry import PixelSize, Region
-from hepamap.slide import Slide
+from hepamap.slide import PIXEL_SIZE_TOLERANCE, Slide
 from hepamap.verdicts.verdict import Verdict
 
 _SAME_PIXEL_SIZE = 1e-3
@@ -42,7 +42,8 @@ def find_slide(verdicts: Sequence[Verdict], pixel_size: PixelSize) -> SlideFound
             # The verdict's pixel size stands in for a senseless one in the file, which would be refused.
             with Slide.open(Path(path), client_pixel_size=pixel_size) as slide:
                 if slide.fingerprint == verdicts[-1].slide.fingerprint:
-                    return SlideFound(path, slide.bounds_l0, _mpp_for_table(slide, pixel_size))
+                    mpp = _mpp_for_table(slide, pixel_size)
+                    return "pixels_not_square" if mpp is None else SlideFound(path, slide.bounds_l0, mpp)
             reasons.append("slide_replaced")
         except SlideError as error:
             reasons.append(error.code)
@@ -54,11 +55,17 @@ def case_of(verdicts: Sequence[Verdict]) -> str | None:
     return next((verdict.slide.case for verdict in reversed(verdicts) if verdict.slide.case), None)
 
 
-def _mpp_for_table(slide: Slide, said: PixelSize) -> str:
-    """A pixel size that a person or a viewer gave must go along, or the patches would come at another scale."""
+def _mpp_for_table(slide: Slide, said: PixelSize) -> str | None:
+    """A pixel size that a person or a viewer gave must go along, or the patches would come at another scale.
+
+    None where the table, which has one number for both sides, cannot hold it.
+    """
     own = slide.metadata_pixel_size
     is_own = own is not None and _same(own.x_um, said.x_um) and _same(own.y_um, said.y_um)
-    return "" if is_own else f"{said.mean_um:.6g}"
+    if is_own:
+        return ""
+    short_um, long_um = sorted((said.x_um, said.y_um))
+    return f"{said.mean_um:.6g}" if long_um <= short_um * (1 + PIXEL_SIZE_TOLERANCE) else None
 
 
 def _same(one: float, other: float) -> bool:
