@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -17,7 +19,7 @@ from typer.testing import CliRunner
 
 from hepamap.access.audit import AuditTrail
 from hepamap.cli.app import app
-from hepamap.errors import OutputExistsError
+from hepamap.errors import OutputExistsError, OutputNotWritableError
 from hepamap.geometry import PixelSize, Point
 from hepamap.jobs.database import open_database
 from hepamap.results import Frame
@@ -246,6 +248,44 @@ def test_only_an_earlier_export_is_replaced(store: VerdictStore, tmp_path: Path)
     with pytest.raises(OutputExistsError, match="no export of verdicts"):
         export(store, tmp_path / "mine", overwrite=True)
     assert not list(tmp_path.glob(".*.partial"))
+
+
+class Killed(BaseException):
+    """What no code handles."""
+
+
+@pytest.mark.parametrize(("end", "told"), [(OSError(errno.EIO, "gone"), OutputNotWritableError), (Killed(), Killed)])
+def test_an_earlier_export_outlives_whatever_ends_the_new_one(
+    store: VerdictStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: BaseException, told: type[BaseException]
+) -> None:
+    said = facts(paint(tmp_path / "a.tif"))
+    say(store, "job-1", TUMOUR, said)
+    export(store, tmp_path / "out")
+    before = (tmp_path / "out" / "verdicts.csv").read_bytes()
+    say(store, "job-2", TUMOUR, said)
+    rename = os.rename
+
+    def end_at_the_new_one(source: Path, target: Path) -> None:
+        if Path(source).suffix == ".partial":
+            raise end
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", end_at_the_new_one)
+    with pytest.raises(told):
+        export(store, tmp_path / "out", overwrite=True)
+    # After an error in its place, after a kill beside it.
+    assert [path.read_bytes() for path in tmp_path.rglob("verdicts.csv")] == [before]
+    assert (tmp_path / "out").exists() == isinstance(end, OSError)
+
+
+def test_the_folder_that_one_is_in_is_not_replaced(store: VerdictStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    say(store, "job-1", TUMOUR, facts(paint(tmp_path / "a.tif")))
+    export(store, tmp_path / "out")
+    monkeypatch.chdir(tmp_path / "out")
+    for folder in (Path(), tmp_path / "out"):
+        with pytest.raises(OutputExistsError, match="the folder that you are in"):
+            export(store, folder, overwrite=True)
+    assert len(rows(tmp_path / "out" / "verdicts.csv")) == 1
 
 
 def test_the_command_exports_and_writes_it_down(

@@ -14,12 +14,14 @@ import shutil
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from hepamap.errors import OutputExistsError, OutputNotWritableError
+from hepamap.folders import is_anchored, make_folder, put_in_place, sync_tree
 from hepamap.verdicts.errors import NoVerdictsError
 from hepamap.verdicts.judging import plain
 from hepamap.verdicts.slides import SlideFound, case_of, find_slide
@@ -60,7 +62,7 @@ class Exported:
 def export(
     store: VerdictStore, folder: Path, *, since: datetime | None = None, split: SplitChoice = "auto", overwrite: bool = False
 ) -> Exported:
-    """Write the folder, whole or not at all.
+    """Write the folder, whole or not at all; an earlier export goes only when the new one is in its place.
 
     Args:
         store: the verdicts.
@@ -71,24 +73,22 @@ def export(
 
     Raises:
         NoVerdictsError: nobody said anything.
-        OutputExistsError, OutputNotWritableError: the folder is not empty, or cannot be written.
+        OutputExistsError: the folder is not empty, or none that can be replaced.
+        OutputNotWritableError: it cannot be written.
     """
+    folder = folder.resolve()
     _require_free(folder, overwrite)
     known = list(_all(store))
     verdicts = [verdict for verdict in known if since is None or verdict.at >= since.astimezone(UTC)]
     if not verdicts:
         raise NoVerdictsError("There are no verdicts to export.", cure="Accept, edit or reject results in QuPath first.")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name[:64]}-", suffix=".partial", dir=folder.parent))
-        try:
-            staging.chmod(0o755)
+        with _staging_beside(folder) as staging:
             done = _write(store, known, verdicts, staging, split)
-            if folder.exists():
-                shutil.rmtree(folder)
-            staging.rename(folder)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            # Before the name appears, so that a power cut cannot leave a hollow export.
+            sync_tree(staging)
+            _require_free(folder, overwrite)  # slides were opened meanwhile, which takes its time
+            put_in_place(staging, folder)
     except OSError as error:
         raise OutputNotWritableError(
             f"The export {folder.name} cannot be written ({error.strerror}).", cure="Check permissions and free space."
@@ -96,7 +96,23 @@ def export(
     return done
 
 
+@contextmanager
+def _staging_beside(folder: Path) -> Iterator[Path]:
+    make_folder(folder.parent)
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name[:64]}-", suffix=".partial", dir=folder.parent))
+    try:
+        staging.chmod(0o755)
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
 def _require_free(folder: Path, overwrite: bool) -> None:
+    if folder.exists() and is_anchored(folder):
+        raise OutputExistsError(
+            f"The export cannot take the place of {folder}: it is a mounted disk, or the folder that you are in.",
+            cure="Name a folder inside it.",
+        )
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if overwrite and (folder / VERDICTS_NAME).is_file():
