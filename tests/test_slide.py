@@ -211,6 +211,20 @@ class TestPixelSize:
         with pytest.raises(PixelSizeInvalidError, match="352"):
             Slide.open(write_slide(gradient(300, 300), 352.78))
 
+    def test_a_senseless_one_is_none_where_that_is_asked_for(self, write_slide: WriteSlide) -> None:
+        path = write_slide(gradient(300, 300), 25_400 / 72)
+        senseless = PixelSize(0.25, 0.5)
+        for client in (None, senseless):
+            with (
+                Slide.open(path, client_pixel_size=client, senseless_is_missing=True) as slide,
+                pytest.raises(PixelSizeMissingError),
+            ):
+                _ = slide.pixel_size
+        with Slide.open(path, client_pixel_size=PixelSize(0.3, 0.3), senseless_is_missing=True) as slide:
+            assert slide.pixel_size == PixelSize(0.3, 0.3)
+        with pytest.raises(PixelSizeInvalidError, match=r"0\.25 × 0\.5"):
+            Slide.open(path, client_pixel_size=senseless)
+
     def test_one_that_is_far_from_square_is_refused(self, write_slide: WriteSlide) -> None:
         with pytest.raises(PixelSizeInvalidError):
             Slide.open(write_slide(gradient(300, 300), (0.25, 0.5)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +32,9 @@ from hepamap.timing import StageClock
 
 SANE_PIXEL_SIZE_UM = (0.05, 100.0)
 """A microscope slide's pixel is at least 0.05 µm (past 100X) and at most 100 µm (an overview) wide."""
+
+PIXEL_SIZE_TOLERANCE = 0.02
+"""Viewers and servers round a pixel size differently; sides this share apart are another slide or another scale."""
 
 _MAX_ANISOTROPY = 1.5
 _COARSER_TOLERANCE = 1.05  # a slide up to 5 % coarser than the model is interpolated, not refused
@@ -87,20 +90,31 @@ class Slide:
         self._anchored = LastKept[NDArray[np.uint8]](_ANCHORED_KEPT)
 
     @classmethod
-    def open(cls, path: Path, *, mpp_override_um: float | None = None, client_pixel_size: PixelSize | None = None) -> Slide:
+    def open(
+        cls,
+        path: Path,
+        *,
+        mpp_override_um: float | None = None,
+        client_pixel_size: PixelSize | None = None,
+        senseless_is_missing: bool = False,
+    ) -> Slide:
         """Open a slide.
 
         Args:
             path: a slide file, or a folder with the files of one DICOM slide.
             mpp_override_um: the user's word for the pixel size, µm/px; stands above everything else.
             client_pixel_size: what the client's viewer says; used where the slide itself says nothing.
+            senseless_is_missing: a pixel size out of range is as good as none, for who only wants to know which slide it is.
 
         Raises:
             SlideError: not found, not readable, not a slide, damaged, or a pixel size out of range.
         """
         handle, path = open_openslide(path)
         try:
-            return cls(path, handle, _find_pixel_size(path, _properties_of(handle), mpp_override_um, client_pixel_size))
+            found: PixelSizeSource | None = None
+            with suppress(PixelSizeInvalidError) if senseless_is_missing else nullcontext():
+                found = _find_pixel_size(path, _properties_of(handle), mpp_override_um, client_pixel_size)
+            return cls(path, handle, found)
         except BaseException:
             handle.close()
             raise

@@ -197,6 +197,24 @@ def test_a_slide_without_a_pixel_size_takes_the_clients(client: TestClient, root
     assert (given["same_slide"], given["slide"]["pixel_width_um"]) == (True, 0.5)
 
 
+@pytest.mark.parametrize("stated", [25_400 / 72, None])
+def test_a_senseless_pixel_size_is_as_good_as_none(client: TestClient, root: Path, stated: float | None) -> None:
+    path = write_tiff_slide(root / "scan.tif", np.full((300, 400, 3), 90, np.uint8), stated)
+    shown = {"width": 400, "height": 300, "pixel_width_um": 25_400 / 72, "pixel_height_um": 25_400 / 72}
+    answers = [resolve(client, path), resolve(client, path, width=400, height=300), resolve(client, path, **shown)]
+    assert [(answer["visible"], answer["same_slide"], answer["reason"]) for answer in answers] == [
+        (True, None, None),
+        (True, True, None),
+        (True, True, None),
+    ]
+    assert [answer["slide"]["pixel_width_um"] for answer in answers] == [None] * 3
+    assert answers[2]["slide"]["frame"]["name"] == "level0"
+    other = resolve(client, path, width=399, height=300)
+    assert (other["visible"], other["same_slide"], other["reason"]["code"]) == (True, False, "slide_mismatch")
+    given = resolve(client, path, width=400, height=300, pixel_width_um=0.5, pixel_height_um=0.5)
+    assert (given["same_slide"], given["slide"]["pixel_width_um"]) == (True, 0.5)
+
+
 def test_a_file_that_is_no_slide_is_said_to_be_none(client: TestClient, root: Path) -> None:
     (root / "notes.svs").write_text("These are notes.")
     answer = resolve(client, root / "notes.svs")

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -17,7 +19,7 @@ from typer.testing import CliRunner
 
 from hepamap.access.audit import AuditTrail
 from hepamap.cli.app import app
-from hepamap.errors import OutputExistsError
+from hepamap.errors import OutputExistsError, OutputNotWritableError
 from hepamap.geometry import PixelSize, Point
 from hepamap.jobs.database import open_database
 from hepamap.results import Frame
@@ -48,14 +50,20 @@ def store(engine: Engine) -> VerdictStore:
     return VerdictStore(engine)
 
 
-def paint(path: Path, shade: int = 150) -> Path:
-    """1600 × 1200 px at 0.46 µm, tissue with some texture."""
+def paint(path: Path, shade: int = 150, mpp: float | tuple[float, float] | None = 0.46) -> Path:
+    """1600 × 1200 px, tissue with some texture."""
     image = np.random.default_rng(shade).integers(shade - 60, shade, (1200, 1600, 3)).astype(np.uint8)
-    return write_tiff_slide(path, image, 0.46)
+    return write_tiff_slide(path, image, mpp)
 
 
-def facts(path: Path, **values: object) -> SlideFacts:
-    with Slide.open(path) as slide:
+def facts(
+    path: Path,
+    *,
+    mpp_override_um: float | None = None,
+    client_pixel_size: PixelSize | None = None,
+    **values: object,
+) -> SlideFacts:
+    with Slide.open(path, mpp_override_um=mpp_override_um, client_pixel_size=client_pixel_size) as slide:
         own = SlideFacts(slide.fingerprint, str(path), slide.pixel_size, Frame("level0", Point(0.0, 0.0)), None, None)
     return replace(own, **values)  # type: ignore[arg-type]
 
@@ -131,6 +139,42 @@ def test_a_pixel_size_that_was_given_goes_along(store: VerdictStore, tmp_path: P
     assert rows(tmp_path / "out" / "cohort.csv")[0]["mpp"] == "0.5"
 
 
+@pytest.mark.parametrize("stated", [None, 25_400 / 72])
+def test_a_slide_with_no_pixel_size_or_a_senseless_one_takes_the_verdicts(
+    store: VerdictStore, tmp_path: Path, stated: float | None
+) -> None:
+    path = paint(tmp_path / "a.tif", mpp=stated)
+    say(store, "job-1", TUMOUR, facts(path, mpp_override_um=0.5))
+    done = export(store, tmp_path / "out")
+    assert (done.slides, done.left_out) == (1, {})
+    assert rows(tmp_path / "out" / "cohort.csv")[0]["mpp"] == "0.5"
+    assert areas(tmp_path / "out")[0].equals(TUMOUR)
+
+
+@pytest.mark.parametrize(
+    ("stated", "given", "mpp"),
+    [
+        (None, (0.4, 0.5), None),  # one number for both sides, √0.2 = 0.447 µm, is 11.8 % too large and 10.6 % too small
+        (None, (0.5, 0.4), None),
+        (None, (0.5, 0.511), None),
+        (None, (0.5, 0.509), "0.50448"),  # √(0.5 · 0.509), 0.9 % off
+        ((0.4, 0.5), (0.4, 0.5), ""),
+    ],
+)
+def test_pixels_that_are_not_square_are_left_out_unless_the_slide_says_so_itself(
+    store: VerdictStore,
+    tmp_path: Path,
+    stated: tuple[float, float] | None,
+    given: tuple[float, float],
+    mpp: str | None,
+) -> None:
+    path = paint(tmp_path / "a.tif", mpp=stated)
+    say(store, "job-1", TUMOUR, facts(path, client_pixel_size=PixelSize(*given)))
+    done = export(store, tmp_path / "out")
+    assert [row["mpp"] for row in rows(tmp_path / "out" / "cohort.csv")] == ([] if mpp is None else [mpp])
+    assert done.left_out == ({"pixels_not_square": 1} if mpp is None else {})
+
+
 def test_a_slide_that_is_gone_or_another_one_is_left_out_and_said(store: VerdictStore, tmp_path: Path) -> None:
     gone, replaced, there = (paint(tmp_path / name, shade) for name, shade in (("a.tif", 100), ("b.tif", 110), ("c.tif", 120)))
     for number, path in enumerate((gone, replaced, there)):
@@ -139,6 +183,23 @@ def test_a_slide_that_is_gone_or_another_one_is_left_out_and_said(store: Verdict
     paint(replaced, 130)
     done = export(store, tmp_path / "out")
     assert (done.slides, done.left_out) == (1, {"slide_not_found": 1, "slide_replaced": 1})
+
+
+@pytest.mark.parametrize("decision", [Decision.EDITED, Decision.REJECTED])
+def test_a_slide_is_looked_for_wherever_a_verdict_saw_it(store: VerdictStore, tmp_path: Path, decision: Decision) -> None:
+    kept, upload, replaced = paint(tmp_path / "a.tif"), tmp_path / "upload.tif", tmp_path / "b.tif"
+    said = facts(kept)
+    say(store, "job-1", TUMOUR if decision is Decision.EDITED else None, said, decision=decision)
+    say(store, "job-2", TUMOUR, replace(said, path=str(paint(replaced, 130))))
+    newest = say(store, "job-3", TUMOUR, replace(said, path=str(upload)))
+    for name, since in (("all", None), ("new", newest.at)):
+        done = export(store, tmp_path / name, since=since)
+        (row,) = rows(tmp_path / name / "cohort.csv")
+        assert (row["slide"], done.slides) == (str(kept), 1)
+        assert "slide_not_found" not in done.left_out
+    kept.unlink()
+    left_out = {"slide_not_found": 3} if decision is Decision.EDITED else {"rejected": 1, "slide_not_found": 2}
+    assert export(store, tmp_path / "none").left_out == left_out
 
 
 def test_slides_of_one_case_are_one_group_and_stay_in_their_split(store: VerdictStore, tmp_path: Path) -> None:
@@ -152,6 +213,24 @@ def test_slides_of_one_case_are_one_group_and_stay_in_their_split(store: Verdict
     assert (len(first), len(second)) == (12, 6)
     assert {slide: first[slide] for slide in second} == second
     assert len(set(first.values())) > 1
+
+
+@pytest.mark.parametrize("decision", [Decision.ACCEPTED, Decision.REJECTED])
+def test_a_slide_stays_with_its_case_when_a_later_verdict_names_none(
+    store: VerdictStore, tmp_path: Path, decision: Decision
+) -> None:
+    said = facts(paint(tmp_path / "a.tif"))
+    area = None if decision is Decision.REJECTED else TUMOUR
+    say(store, "job-1", TUMOUR, replace(said, case="case-0"))
+    say(store, "job-1", area, replace(said, case="case-1"), decision=decision)
+    newest = say(store, "job-2", TUMOUR, said)
+    export(store, tmp_path / "all")
+    export(store, tmp_path / "new", since=newest.at)
+    for name in ("all", "new"):
+        (row,) = rows(tmp_path / name / "cohort.csv")
+        assert row["group"] == "case-1"
+        # SHA-256 of “case-1” begins with ba22, 0.727 of the way to ffff: between 0.7 and 0.85 is validation.
+        assert row["split"] == "val"
 
 
 def test_only_an_earlier_export_is_replaced(store: VerdictStore, tmp_path: Path) -> None:
@@ -169,6 +248,44 @@ def test_only_an_earlier_export_is_replaced(store: VerdictStore, tmp_path: Path)
     with pytest.raises(OutputExistsError, match="no export of verdicts"):
         export(store, tmp_path / "mine", overwrite=True)
     assert not list(tmp_path.glob(".*.partial"))
+
+
+class Killed(BaseException):
+    """What no code handles."""
+
+
+@pytest.mark.parametrize(("end", "told"), [(OSError(errno.EIO, "gone"), OutputNotWritableError), (Killed(), Killed)])
+def test_an_earlier_export_outlives_whatever_ends_the_new_one(
+    store: VerdictStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: BaseException, told: type[BaseException]
+) -> None:
+    said = facts(paint(tmp_path / "a.tif"))
+    say(store, "job-1", TUMOUR, said)
+    export(store, tmp_path / "out")
+    before = (tmp_path / "out" / "verdicts.csv").read_bytes()
+    say(store, "job-2", TUMOUR, said)
+    rename = os.rename
+
+    def end_at_the_new_one(source: Path, target: Path) -> None:
+        if Path(source).suffix == ".partial":
+            raise end
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", end_at_the_new_one)
+    with pytest.raises(told):
+        export(store, tmp_path / "out", overwrite=True)
+    # After an error in its place, after a kill beside it.
+    assert [path.read_bytes() for path in tmp_path.rglob("verdicts.csv")] == [before]
+    assert (tmp_path / "out").exists() == isinstance(end, OSError)
+
+
+def test_the_folder_that_one_is_in_is_not_replaced(store: VerdictStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    say(store, "job-1", TUMOUR, facts(paint(tmp_path / "a.tif")))
+    export(store, tmp_path / "out")
+    monkeypatch.chdir(tmp_path / "out")
+    for folder in (Path(), tmp_path / "out"):
+        with pytest.raises(OutputExistsError, match="the folder that you are in"):
+            export(store, folder, overwrite=True)
+    assert len(rows(tmp_path / "out" / "verdicts.csv")) == 1
 
 
 def test_the_command_exports_and_writes_it_down(

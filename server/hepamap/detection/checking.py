@@ -20,11 +20,9 @@ from hepamap.pipeline import AnalysisParameters, require_stride
 from hepamap.plausibility import Warning_
 from hepamap.regions import parse_region
 from hepamap.results import Frame, frame_json, require_threshold
-from hepamap.slide import Slide
+from hepamap.slide import PIXEL_SIZE_TOLERANCE, Slide
 
 DEFAULT_MIN_AREA_UM2 = 10_000.0
-
-_PIXEL_SIZE_TOLERANCE = 0.02  # viewers and servers round a pixel size differently; 2 % apart is another slide or another scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +176,7 @@ def _require_same_pixel_size(slide: Slide, view: ClientView) -> None:
     if own is None or view.pixel_width_um is None or view.pixel_height_um is None:
         return
     pairs = ((view.pixel_width_um, own.x_um), (view.pixel_height_um, own.y_um))
-    if any(not abs(seen - known) <= _PIXEL_SIZE_TOLERANCE * known for seen, known in pairs):
+    if any(not abs(seen - known) <= PIXEL_SIZE_TOLERANCE * known for seen, known in pairs):
         raise SlideMismatchError(
             f"The viewer says {view.pixel_width_um:.4g} × {view.pixel_height_um:.4g} µm per pixel, the slide says "
             f"{own.x_um:.4g} × {own.y_um:.4g} µm.",
@@ -191,7 +189,7 @@ def _pixel_size_warnings(slide: Slide) -> list[Warning_]:
     found, own = slide.pixel_size_source, slide.metadata_pixel_size
     if found.source != "override" or own is None:
         return []
-    if abs(found.pixel_size.mean_um - own.mean_um) <= _PIXEL_SIZE_TOLERANCE * own.mean_um:
+    if abs(found.pixel_size.mean_um - own.mean_um) <= PIXEL_SIZE_TOLERANCE * own.mean_um:
         return []
     message = (
         f"The pixel size that was given ({found.pixel_size.mean_um:.4g} µm) stands against {own.mean_um:.4g} µm in the slide; "

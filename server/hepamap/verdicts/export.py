@@ -13,17 +13,18 @@ import json
 import shutil
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from hepamap.errors import OutputExistsError, OutputNotWritableError, PixelSizeMissingError, SlideError
-from hepamap.geometry import PixelSize, Region
-from hepamap.slide import Slide
+from hepamap.errors import OutputExistsError, OutputNotWritableError
+from hepamap.folders import is_anchored, make_folder, put_in_place, sync_tree
 from hepamap.verdicts.errors import NoVerdictsError
 from hepamap.verdicts.judging import plain
+from hepamap.verdicts.slides import SlideFound, case_of, find_slide
 from hepamap.verdicts.store import VerdictStore
 from hepamap.verdicts.truth import Truth, last_ones, says_where, truth_of
 from hepamap.verdicts.verdict import Decision, Verdict
@@ -41,7 +42,6 @@ _VERDICTS = (
     *("threshold", "min_area_um2", "iou", "area_mm2", "slide", "slide_fingerprint", "annotations"),
 )
 _CLASSES = {"Tumor": [200, 0, 0], "Non-tumor": [0, 160, 0]}
-_SAME_PIXEL_SIZE = 1e-3
 _VAL_FROM, _TEST_FROM = 0.7, 0.85
 
 
@@ -59,17 +59,10 @@ class Exported:
     """How many verdicts are not in the annotations, by reason."""
 
 
-@dataclass(frozen=True, slots=True)
-class _SlideFound:
-    bounds_l0: Region
-    mpp: str
-    """For the table; empty where the slide says it itself."""
-
-
 def export(
     store: VerdictStore, folder: Path, *, since: datetime | None = None, split: SplitChoice = "auto", overwrite: bool = False
 ) -> Exported:
-    """Write the folder, whole or not at all.
+    """Write the folder, whole or not at all; an earlier export goes only when the new one is in its place.
 
     Args:
         store: the verdicts.
@@ -80,23 +73,22 @@ def export(
 
     Raises:
         NoVerdictsError: nobody said anything.
-        OutputExistsError, OutputNotWritableError: the folder is not empty, or cannot be written.
+        OutputExistsError: the folder is not empty, or none that can be replaced.
+        OutputNotWritableError: it cannot be written.
     """
+    folder = folder.resolve()
     _require_free(folder, overwrite)
-    verdicts = list(_all(store, since))
+    known = list(_all(store))
+    verdicts = [verdict for verdict in known if since is None or verdict.at >= since.astimezone(UTC)]
     if not verdicts:
         raise NoVerdictsError("There are no verdicts to export.", cure="Accept, edit or reject results in QuPath first.")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name[:64]}-", suffix=".partial", dir=folder.parent))
-        try:
-            staging.chmod(0o755)
-            done = _write(store, verdicts, staging, split)
-            if folder.exists():
-                shutil.rmtree(folder)
-            staging.rename(folder)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+        with _staging_beside(folder) as staging:
+            done = _write(store, known, verdicts, staging, split)
+            # Before the name appears, so that a power cut cannot leave a hollow export.
+            sync_tree(staging)
+            _require_free(folder, overwrite)  # slides were opened meanwhile, which takes its time
+            put_in_place(staging, folder)
     except OSError as error:
         raise OutputNotWritableError(
             f"The export {folder.name} cannot be written ({error.strerror}).", cure="Check permissions and free space."
@@ -104,7 +96,23 @@ def export(
     return done
 
 
+@contextmanager
+def _staging_beside(folder: Path) -> Iterator[Path]:
+    make_folder(folder.parent)
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name[:64]}-", suffix=".partial", dir=folder.parent))
+    try:
+        staging.chmod(0o755)
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
 def _require_free(folder: Path, overwrite: bool) -> None:
+    if folder.exists() and is_anchored(folder):
+        raise OutputExistsError(
+            f"The export cannot take the place of {folder}: it is a mounted disk, or the folder that you are in.",
+            cure="Name a folder inside it.",
+        )
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if overwrite and (folder / VERDICTS_NAME).is_file():
@@ -115,41 +123,39 @@ def _require_free(folder: Path, overwrite: bool) -> None:
     )
 
 
-def _all(store: VerdictStore, since: datetime | None) -> Iterator[Verdict]:
+def _all(store: VerdictStore) -> Iterator[Verdict]:
     after: tuple[datetime, str] | None = None
     while True:
-        page = store.page(since=since, after=after)
+        page = store.page(after=after)
         yield from page.verdicts
         if not page.has_more:
             return
         after = (page.verdicts[-1].at, page.verdicts[-1].id)
 
 
-def _write(store: VerdictStore, verdicts: Sequence[Verdict], folder: Path, split: SplitChoice) -> Exported:
+def _write(
+    store: VerdictStore, known: Sequence[Verdict], verdicts: Sequence[Verdict], folder: Path, split: SplitChoice
+) -> Exported:
     (folder / ANNOTATIONS_FOLDER).mkdir()
-    by_slide: dict[str, list[Verdict]] = defaultdict(list)
+    # Those before `since` too: where a slide lies and which split it is in does not depend on what is asked for.
+    all_on = _by_slide(known)
     # In the order of the verdicts, not of the analyses: of two on one place the newer one counts.
-    for verdict in sorted(last_ones(verdicts).values(), key=lambda one: (one.at, one.id)):
-        if says_where(verdict):
-            by_slide[verdict.slide.fingerprint].append(verdict)
+    last = sorted(last_ones(verdicts).values(), key=lambda one: (one.at, one.id))
+    by_slide = _by_slide(verdict for verdict in last if says_where(verdict))
     fate = {verdict.id: "rejected" if not says_where(verdict) else "superseded" for verdict in verdicts}
     files: dict[str, str] = {}
     rows = []
     for fingerprint, counting in sorted(by_slide.items()):
-        newest = counting[-1]
-        try:
-            found = _look_at(newest)
-        except SlideError as error:
-            fate |= {verdict.id: error.code for verdict in counting}
-            continue
-        if found is None:
-            fate |= {verdict.id: "slide_replaced" for verdict in counting}
+        found = find_slide(all_on[fingerprint], counting[-1].slide.pixel_size)
+        if isinstance(found, str):
+            fate |= {verdict.id: found for verdict in counting}
             continue
         name = f"{ANNOTATIONS_FOLDER}/{_file_name(fingerprint)}.geojson"
         whole = [store.get(verdict.id) for verdict in counting]
         truth = truth_of([verdict for verdict in whole if verdict is not None], found.bounds_l0)
         (folder / name).write_text(_geojson(truth, counting), encoding="utf-8")
-        rows.append(_cohort_row(newest, name, found.mpp, split))
+        group = case_of(all_on[fingerprint]) or _file_name(fingerprint)
+        rows.append(_cohort_row(found, name, group, split))
         fate |= {verdict.id: "yes" for verdict in counting}
         files |= {verdict.id: name for verdict in counting}
     _table(folder / COHORT_NAME, _COHORT, rows)
@@ -157,36 +163,23 @@ def _write(store: VerdictStore, verdicts: Sequence[Verdict], folder: Path, split
     return _summed(verdicts, fate, len(rows))
 
 
-def _look_at(verdict: Verdict) -> _SlideFound | None:
-    """Whether the slide of a verdict is still there and the same; None where another one lies at its path."""
-    said = verdict.slide
-    with Slide.open(Path(said.path)) as slide:
-        if slide.fingerprint != said.fingerprint:
-            return None
-        try:
-            own: PixelSize | None = slide.pixel_size
-        except PixelSizeMissingError:
-            own = None
-        # A pixel size that a person or a viewer gave must go along, or the patches would come at another scale.
-        is_own = own is not None and _same(own.x_um, said.pixel_size.x_um) and _same(own.y_um, said.pixel_size.y_um)
-        return _SlideFound(slide.bounds_l0, "" if is_own else f"{said.pixel_size.mean_um:.6g}")
+def _by_slide(verdicts: Iterable[Verdict]) -> dict[str, list[Verdict]]:
+    found: dict[str, list[Verdict]] = defaultdict(list)
+    for verdict in verdicts:
+        found[verdict.slide.fingerprint].append(verdict)
+    return found
 
 
-def _same(one: float, other: float) -> bool:
-    return abs(one - other) <= _SAME_PIXEL_SIZE * other
-
-
-def _cohort_row(verdict: Verdict, annotations: str, mpp: str, split: SplitChoice) -> dict[str, str]:
-    group = verdict.slide.case or _file_name(verdict.slide.fingerprint)
+def _cohort_row(slide: SlideFound, annotations: str, group: str, split: SplitChoice) -> dict[str, str]:
     return {
-        "slide": verdict.slide.path,
+        "slide": slide.path,
         "annotations": annotations,
         "group": group,
         "split": _split_of(group) if split == "auto" else split,
         # What is not tumour is drawn, too: outside of both nobody looked.
         "unannotated": "ignore",
         "frame": "level0",
-        "mpp": mpp,
+        "mpp": slide.mpp,
     }
 
 

@@ -42,7 +42,8 @@ def _look_at(path: Path, wanted: ResolveRequest) -> ResolvedAnswer:
     client = None
     if wanted.pixel_width_um is not None and wanted.pixel_height_um is not None:
         client = PixelSize(wanted.pixel_width_um, wanted.pixel_height_um)
-    with Slide.open(path, client_pixel_size=client) as slide:
+    # An analysis may still be asked for with a pixel size, as of a slide that says none.
+    with Slide.open(path, client_pixel_size=client, senseless_is_missing=True) as slide:
         try:
             frame = frame_of(slide, view, None)
         except SlideMismatchError as error:
