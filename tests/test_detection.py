@@ -25,12 +25,12 @@ from hepamap.errors import (
     ThresholdInvalidError,
 )
 from hepamap.geometry import Point
-from hepamap.model_pack import ModelPack
+from hepamap.model_pack import ModelPack, write_pack
 from hepamap.pipeline import Piece
 from hepamap.predictor import Predictor
 from hepamap.results import Frame, open_result
 from tests.conftest import WriteSlide, write_tiff_slide
-from tests.packs import write_network_pack
+from tests.packs import manifest_body, write_network_pack
 
 pytestmark = pytest.mark.usefixtures("thin_networks")
 
@@ -101,6 +101,20 @@ def test_a_network_that_left_the_gpu_is_given_another_try(pack: ModelPack, model
     assert detector.predictor(pack) is second
 
 
+def test_equal_weights_with_another_patch_are_another_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = {"layer/kernel": np.ones(1)}
+    small, large = (
+        write_pack(tmp_path / f"patch-{patch}" / "1.0.0", manifest_body(f"patch-{patch}", patch=patch), weights, "# For tests\n")
+        for patch in (64, 128)
+    )
+    assert small.manifest.weights.sha256 == large.manifest.weights.sha256
+    monkeypatch.setattr(Predictor, "load", lambda pack, _: Predictor(object(), pack.manifest.input.patch))
+    detector = Detector(tmp_path)
+    assert [detector.predictor(pack).patch_m for pack in (small, large, large, small)] == [64, 128, 128, 64]
+    renamed = replace(large, manifest=large.manifest.model_copy(update={"title": "Another"}))
+    assert detector.predictor(large) is detector.predictor(renamed)
+
+
 def test_from_slide_to_files(request_: DetectionRequest, models_dir: Path, tmp_path: Path) -> None:
     summary = detect(request_, tmp_path / "out", Detector(models_dir))
     stored = open_result(tmp_path / "out")
@@ -138,7 +152,7 @@ def test_what_it_ran_on_is_said_of_the_end(request_: DetectionRequest, pack: Mod
     working = detector.predictor(pack).model
     predictor = Predictor(FullGpu(), 64, device="gpu", policy="mixed_float16")
     predictor._rebuild = lambda policy: working
-    detector._loaded = (pack.manifest.weights.sha256, predictor)
+    detector._loaded = (pack.computes, predictor)
     summary = detect(request_, tmp_path / "out", detector)
     provenance = open_result(tmp_path / "out").map.provenance
     assert (provenance["device"], provenance["precision"]) == ("cpu", "float32")
