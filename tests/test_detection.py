@@ -262,6 +262,37 @@ def test_an_override_against_the_slide_is_said(request_: DetectionRequest, model
     assert check_request(replace(request_, mpp_override_um=0.4601), models_dir).warnings == []
 
 
+def codes_of(request: DetectionRequest, models_dir: Path, **changes: Any) -> list[str]:
+    return [warning.code for warning in check_request(replace(request, **changes), models_dir).warnings]
+
+
+def test_an_override_must_fit_along_each_axis(write_slide: WriteSlide, models_dir: Path) -> None:
+    """√(0.25 · 0.36) = 0.30: the mean fits, though x is 20 % off."""
+    request = DetectionRequest(write_slide(np.full((900, 1200, 3), 150, np.uint8), (0.25, 0.36)), "constant-5x")
+    (warning,) = check_request(replace(request, mpp_override_um=0.30), models_dir).warnings
+    assert warning.code == "pixel_size_overridden"
+    assert "(0.3 × 0.3 µm) stands against 0.25 × 0.36 µm in the slide" in warning.message
+
+
+def test_an_override_against_the_viewer_of_a_silent_slide_is_said(write_slide: WriteSlide, models_dir: Path) -> None:
+    request = DetectionRequest(write_slide(np.full((900, 1200, 3), 150, np.uint8), None), "constant-5x")
+    view = ClientView(1200, 900, 0.25, 0.25)
+    assert codes_of(request, models_dir, mpp_override_um=0.5, client_view=view) == ["pixel_size_overridden"]
+    assert codes_of(request, models_dir, mpp_override_um=0.2501, client_view=view) == []
+    assert codes_of(request, models_dir, mpp_override_um=0.5, client_view=ClientView(1200, 900)) == []
+
+
+def test_a_viewer_may_be_corrected_as_the_request_is(request_: DetectionRequest, models_dir: Path) -> None:
+    """The slide says 0.46 µm, and the person 0.25 µm, to both viewer and server."""
+    corrected = ClientView(1200, 900, 0.25, 0.25)
+    assert codes_of(request_, models_dir, mpp_override_um=0.25, client_view=corrected) == ["pixel_size_overridden"]
+    untouched = ClientView(1200, 900, 0.46, 0.46)
+    assert codes_of(request_, models_dir, mpp_override_um=0.25, client_view=untouched) == ["pixel_size_overridden"]
+    for view, override_um in ((corrected, None), (corrected, 0.3), (ClientView(1200, 900, 0.25, 0.3), 0.25)):
+        with pytest.raises(SlideMismatchError, match=r"the slide says 0\.46 × 0\.46 µm"):
+            check_request(replace(request_, mpp_override_um=override_um, client_view=view), models_dir)
+
+
 def test_changed_weights_are_refused(request_: DetectionRequest, tmp_path: Path) -> None:
     pack = write_network_pack(tmp_path / "models", "constant-5x")
     path = pack.folder / "weights.safetensors"
