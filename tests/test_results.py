@@ -76,6 +76,15 @@ def test_the_map_comes_back(tmp_path: Path) -> None:
     assert stored.frame == FRAME
 
 
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [("patch", "of the patch centred"), ("dense", "of the patch centred"), ("segment", "of the pixels of each cell")],
+)
+def test_a_map_says_what_its_values_are_of(mode: str, said: str) -> None:
+    made = replace(analysis().map, provenance={**PROVENANCE, "mode": mode})
+    assert said in made.place_json()["meaning"]
+
+
 def test_contours_are_in_the_frame_and_carry_their_provenance(tmp_path: Path) -> None:
     write(tmp_path / "out")
     data = json.loads((tmp_path / "out" / "contours.geojson").read_text())

@@ -125,9 +125,20 @@ def check(request: DetectionRequest, pack: ModelPack, slide: Slide) -> CheckedRe
 def frame_of(slide: Slide, client_view: ClientView | None, name: str | None) -> Frame:
     """Choose the coordinate system that the client sees.
 
+    Args:
+        slide: the open slide.
+        client_view: what the client's viewer shows, which decides the frame.
+        name: `level0` or `bounds`, of a client without a viewer; None: level0.
+
     Raises:
         SlideMismatchError: the client has another slide open.
+        ParameterError: both a view and a name are given.
     """
+    if client_view is not None and name is not None:
+        raise ParameterError(
+            f"A frame ({name}) and a client's view were given; the view says the frame already.",
+            cure="Give one of them: the view for a viewer, else the frame.",
+        )
     level0 = Frame("level0", Point(0.0, 0.0))
     bounds = Frame("bounds", Point(slide.bounds_l0.x, slide.bounds_l0.y))
     if client_view is None:

@@ -46,7 +46,7 @@ class DetectionRequest:
     mpp_override_um: float | None = None
     client_view: ClientView | None = None
     frame: str | None = None
-    """`level0` or `bounds`; None: as the client's view says, else level0."""
+    """`level0` or `bounds`; None: as the client's view says, else level0. Refused beside a client's view."""
     fingerprint: str | None = None
     """The slide must still be this one; None: whatever lies at the path."""
     computes: str | None = None
