@@ -121,7 +121,7 @@ def test_bad_slides_and_models(pack: ModelPack, tmp_path: Path) -> None:
 def test_a_white_slide_is_an_empty_result_that_says_so(pack: ModelPack, write_slide: WriteSlide, tmp_path: Path) -> None:
     done = detect(pack, write_slide(np.full((300, 400, 3), 255, np.uint8), 0.46), "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    assert "not_evaluable, tumour 0.00 mm² in 0 regions, tissue 0.00 mm²" in done.stdout
+    assert "not_evaluable, no contours, tissue 0.00 mm²" in done.stdout
     assert "[no_tissue]" in done.stdout
     assert json.loads((tmp_path / "out" / "contours.geojson").read_text())["features"] == []
     # An overlap of 0 with a class that nobody knows would be a number about nothing.

@@ -25,12 +25,12 @@ from hepamap.errors import (
     ThresholdInvalidError,
 )
 from hepamap.geometry import Point
-from hepamap.model_pack import ModelPack
+from hepamap.model_pack import ModelPack, write_pack
 from hepamap.pipeline import Piece
 from hepamap.predictor import Predictor
 from hepamap.results import Frame, open_result
 from tests.conftest import WriteSlide, write_tiff_slide
-from tests.packs import write_network_pack
+from tests.packs import manifest_body, write_network_pack
 
 pytestmark = pytest.mark.usefixtures("thin_networks")
 
@@ -101,6 +101,20 @@ def test_a_network_that_left_the_gpu_is_given_another_try(pack: ModelPack, model
     assert detector.predictor(pack) is second
 
 
+def test_equal_weights_with_another_patch_are_another_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = {"layer/kernel": np.ones(1)}
+    small, large = (
+        write_pack(tmp_path / f"patch-{patch}" / "1.0.0", manifest_body(f"patch-{patch}", patch=patch), weights, "# For tests\n")
+        for patch in (64, 128)
+    )
+    assert small.manifest.weights.sha256 == large.manifest.weights.sha256
+    monkeypatch.setattr(Predictor, "load", lambda pack, _: Predictor(object(), pack.manifest.input.patch))
+    detector = Detector(tmp_path)
+    assert [detector.predictor(pack).patch_m for pack in (small, large, large, small)] == [64, 128, 128, 64]
+    renamed = replace(large, manifest=large.manifest.model_copy(update={"title": "Another"}))
+    assert detector.predictor(large) is detector.predictor(renamed)
+
+
 def test_from_slide_to_files(request_: DetectionRequest, models_dir: Path, tmp_path: Path) -> None:
     summary = detect(request_, tmp_path / "out", Detector(models_dir))
     stored = open_result(tmp_path / "out")
@@ -138,7 +152,7 @@ def test_what_it_ran_on_is_said_of_the_end(request_: DetectionRequest, pack: Mod
     working = detector.predictor(pack).model
     predictor = Predictor(FullGpu(), 64, device="gpu", policy="mixed_float16")
     predictor._rebuild = lambda policy: working
-    detector._loaded = (pack.manifest.weights.sha256, predictor)
+    detector._loaded = (pack.computes, predictor)
     summary = detect(request_, tmp_path / "out", detector)
     provenance = open_result(tmp_path / "out").map.provenance
     assert (provenance["device"], provenance["precision"]) == ("cpu", "float32")
@@ -215,6 +229,7 @@ BOW_TIE = {"type": "Polygon", "coordinates": [[[0, 0], [500, 500], [500, 0], [0,
         ({"region": box(5000, 5000, 6000, 6000)}, RegionOutsideSlideError),
         ({"region": BOW_TIE}, RegionInvalidError),
         ({"region": "x"}, RegionInvalidError),
+        ({"client_view": ClientView(1200, 900), "frame": "bounds"}, ParameterError),
         ({"client_view": ClientView(1200, 901)}, SlideMismatchError),
         ({"client_view": ClientView(900, 1200)}, SlideMismatchError),
         ({"client_view": ClientView(1200, 900, 0.5, 0.5)}, SlideMismatchError),
@@ -246,6 +261,37 @@ def test_an_override_against_the_slide_is_said(request_: DetectionRequest, model
     checked = check_request(replace(request_, mpp_override_um=0.25), models_dir)
     assert [warning.code for warning in checked.warnings] == ["pixel_size_overridden"]
     assert check_request(replace(request_, mpp_override_um=0.4601), models_dir).warnings == []
+
+
+def codes_of(request: DetectionRequest, models_dir: Path, **changes: Any) -> list[str]:
+    return [warning.code for warning in check_request(replace(request, **changes), models_dir).warnings]
+
+
+def test_an_override_must_fit_along_each_axis(write_slide: WriteSlide, models_dir: Path) -> None:
+    """√(0.25 · 0.36) = 0.30: the mean fits, though x is 20 % off."""
+    request = DetectionRequest(write_slide(np.full((900, 1200, 3), 150, np.uint8), (0.25, 0.36)), "constant-5x")
+    (warning,) = check_request(replace(request, mpp_override_um=0.30), models_dir).warnings
+    assert warning.code == "pixel_size_overridden"
+    assert "(0.3 × 0.3 µm) stands against 0.25 × 0.36 µm in the slide" in warning.message
+
+
+def test_an_override_against_the_viewer_of_a_silent_slide_is_said(write_slide: WriteSlide, models_dir: Path) -> None:
+    request = DetectionRequest(write_slide(np.full((900, 1200, 3), 150, np.uint8), None), "constant-5x")
+    view = ClientView(1200, 900, 0.25, 0.25)
+    assert codes_of(request, models_dir, mpp_override_um=0.5, client_view=view) == ["pixel_size_overridden"]
+    assert codes_of(request, models_dir, mpp_override_um=0.2501, client_view=view) == []
+    assert codes_of(request, models_dir, mpp_override_um=0.5, client_view=ClientView(1200, 900)) == []
+
+
+def test_a_viewer_may_be_corrected_as_the_request_is(request_: DetectionRequest, models_dir: Path) -> None:
+    """The slide says 0.46 µm, and the person 0.25 µm, to both viewer and server."""
+    corrected = ClientView(1200, 900, 0.25, 0.25)
+    assert codes_of(request_, models_dir, mpp_override_um=0.25, client_view=corrected) == ["pixel_size_overridden"]
+    untouched = ClientView(1200, 900, 0.46, 0.46)
+    assert codes_of(request_, models_dir, mpp_override_um=0.25, client_view=untouched) == ["pixel_size_overridden"]
+    for view, override_um in ((corrected, None), (corrected, 0.3), (ClientView(1200, 900, 0.25, 0.3), 0.25)):
+        with pytest.raises(SlideMismatchError, match=r"the slide says 0\.46 × 0\.46 µm"):
+            check_request(replace(request_, mpp_override_um=override_um, client_view=view), models_dir)
 
 
 def test_changed_weights_are_refused(request_: DetectionRequest, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
+from itertools import combinations
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -8,20 +10,44 @@ from numpy.typing import NDArray
 from hepamap.lanes import Lane, plan_lanes
 
 WIDTHS = (4, 10)
+SPARE_COLUMNS = 3.25
 
 
 def plan(wanted: NDArray[np.bool_]) -> list[Lane]:
-    return plan_lanes(wanted, WIDTHS, spare_columns=3.25, spare_rows=5)
+    return plan_lanes(wanted, WIDTHS, spare_columns=SPARE_COLUMNS, spare_rows=5)
 
 
-@given(arrays(np.bool_, st.tuples(st.integers(1, 60), st.integers(1, 60)), elements=st.sampled_from([False] * 20 + [True])))
-def test_every_wanted_position_is_in_exactly_one_lane(wanted: NDArray[np.bool_]) -> None:
-    covered = np.zeros((wanted.shape[0], wanted.shape[1] + max(WIDTHS)), int)
-    for lane in plan(wanted):
+def few(places: list[tuple[int, int]]) -> NDArray[np.bool_]:
+    """Only some positions wanted, so that there are gaps."""
+    wanted = np.zeros((4, 20), np.bool_)
+    wanted[tuple(np.array(places, int).reshape(-1, 2).T)] = True
+    return wanted
+
+
+MANY = arrays(np.bool_, st.tuples(st.integers(1, 60), st.integers(1, 60)), elements=st.sampled_from([False] * 20 + [True]))
+FEW = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 19)), min_size=5, max_size=15).map(few)
+
+
+@example(few([(0, 0), (0, 8), (0, 12), (0, 17)]))
+@given(st.one_of(MANY, FEW))
+def test_every_wanted_position_is_in_a_lane_and_lanes_meet_only_over_a_gap(wanted: NDArray[np.bool_]) -> None:
+    lanes = plan(wanted)
+    covered = np.zeros((wanted.shape[0], wanted.shape[1] + max(WIDTHS)), np.bool_)
+    for lane in lanes:
         assert lane.width in WIDTHS
-        covered[lane.row : lane.row + lane.rows, lane.column : lane.column + lane.width] += 1
-    assert np.all(covered[:, : wanted.shape[1]][wanted] == 1)
-    assert covered.max(initial=0) <= 1
+        covered[lane.row : lane.row + lane.rows, lane.column : lane.column + lane.width] = True
+    assert np.all(covered[:, : wanted.shape[1]][wanted])
+    for left, right in combinations(lanes, 2):
+        same_rows = max(left.row, right.row) < min(left.row + left.rows, right.row + right.rows)
+        if same_rows and left.column + left.width > right.column:
+            between = np.flatnonzero(np.any(wanted[:, left.column : right.column + 1], axis=0))
+            assert np.diff(between).max() - 1 > SPARE_COLUMNS
+
+
+def test_a_lane_may_reach_over_a_gap_into_the_next() -> None:
+    wanted = np.zeros((3, 40), np.bool_)
+    wanted[:, [0, 20]] = True
+    assert plan_lanes(wanted, (29,), spare_columns=SPARE_COLUMNS, spare_rows=5) == [Lane(0, 0, 29, 3), Lane(20, 0, 29, 3)]
 
 
 def test_nothing_wanted_no_lanes() -> None:

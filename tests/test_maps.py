@@ -255,6 +255,25 @@ def test_the_overview_spares_no_tissue(write_slide: WriteSlide, stride_m: int) -
     assert possible[:, -3:].sum() == 0  # and glass is spared
 
 
+@pytest.mark.parametrize("stride_m", [8, 24, 40])
+def test_a_lone_ring_is_no_glass_wherever_it_begins(write_slide: WriteSlide, stride_m: int) -> None:
+    """A ring as wide as a patch: 64² - 44² = 2160 of 4096 px are tissue, just over half; moved by 8 px, it would be glass."""
+    corner_m = 17 * 8 if stride_m == 8 else 5 * stride_m
+    image = np.full((900, 900, 3), 255, np.uint8)  # at half the model's pixel size
+    for colour, inset_m in ((180, 0), (255, 10)):
+        begin, end = 2 * (corner_m + inset_m), 2 * (corner_m + PATCH_M - inset_m)
+        image[begin:end, begin:end] = colour
+    with Slide.open(write_slide(image, 0.92, levels=5)) as slide:
+        lattice = Grid(MPP, PATCH_M, stride_m, slide.pixel_size).covering(slide.bounds_l0)
+        possible = possible_tissue(slide, lattice)
+        field = slide.read_region(lattice.grid.l0_from_m(lattice.patch_region_m(0, 0, lattice.columns, lattice.rows)), MPP)
+    assert possible is not None
+    cell = (corner_m // stride_m - lattice.row0, corner_m // stride_m - lattice.column0)
+    assert tissue_patches(field, PATCH_M, stride_m)[cell]
+    assert possible[cell]
+    assert possible.mean() < 0.1
+
+
 def test_no_overview_without_a_small_level(write_slide: WriteSlide) -> None:
     with Slide.open(write_slide(pixels(300, 300), MPP)) as slide:
         assert possible_tissue(slide, Grid(MPP, PATCH_M, 16, PixelSize(MPP, MPP)).covering(Region(0, 0, 300, 300))) is None

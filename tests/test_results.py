@@ -18,6 +18,7 @@ from hepamap import RESEARCH_USE_ONLY
 from hepamap.errors import OutputExistsError, OutputNotWritableError, ResultDamagedError, ThresholdInvalidError
 from hepamap.geometry import Grid, Lattice, PixelSize, Point, Region
 from hepamap.pipeline import Analysis, regions_of
+from hepamap.plausibility import Warning_
 from hepamap.probability_map import ProbabilityMap
 from hepamap.results import Frame, StoredResult, open_result, require_free, summary_of, write_result
 from tests.flushed import Flushed
@@ -42,18 +43,19 @@ PARAMETERS = {"threshold": 0.5, "min_area_um2": 0.0, "min_hole_area_um2": 0.0}
 FRAME = Frame("bounds", Point(100.0, 50.0))
 
 
-def analysis() -> Analysis:
+def analysis(outcome: str = "ok", *codes: str) -> Analysis:
     values = np.full((6, 8), 0.1, np.float32)
     values[1:4, 2:6] = 0.9
     values[5, 7] = 0.6
     values[0, 0] = np.nan
     lattice = Lattice(Grid(1.84, 64, 16, PixelSize(0.46, 0.46)), -2, -2, 8, 6)
     made = ProbabilityMap(values, lattice, PROVENANCE)
-    return Analysis(made, regions_of(made, 0.5, 0.0, 0.0), "ok", [], {"map": 1.0})
+    warnings = [Warning_(code, "A sentence.") for code in codes]
+    return Analysis(made, regions_of(made, 0.5, 0.0, 0.0), outcome, warnings, {"map": 1.0})
 
 
-def write(folder: Path, *, overwrite: bool = False) -> StoredResult:
-    done = analysis()
+def write(folder: Path, *, overwrite: bool = False, done: Analysis | None = None) -> StoredResult:
+    done = done or analysis()
     thumbnail = np.full((300, 400, 3), 200, np.uint8)
     summary = summary_of(done, FRAME, PARAMETERS)
     write_result(folder, done, summary, FRAME, thumbnail, Region(-32, -32, 512, 384), overwrite=overwrite)
@@ -72,6 +74,15 @@ def test_the_map_comes_back(tmp_path: Path) -> None:
     assert stored.map.lattice == analysis().map.lattice
     assert stored.map.provenance == PROVENANCE
     assert stored.frame == FRAME
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [("patch", "of the patch centred"), ("dense", "of the patch centred"), ("segment", "of the pixels of each cell")],
+)
+def test_a_map_says_what_its_values_are_of(mode: str, said: str) -> None:
+    made = replace(analysis().map, provenance={**PROVENANCE, "mode": mode})
+    assert said in made.place_json()["meaning"]
 
 
 def test_contours_are_in_the_frame_and_carry_their_provenance(tmp_path: Path) -> None:
@@ -107,7 +118,8 @@ def test_tumour_in_a_hole_counts_once(tmp_path: Path) -> None:
     values[4, 4] = 0.9
     lattice = Lattice(Grid(1.84, 64, 16, PixelSize(0.46, 0.46)), 0, 0, 9, 9)
     made = ProbabilityMap(values, lattice, PROVENANCE)
-    stored = StoredResult(tmp_path, made, {"parameters": {"threshold": 0.5, "min_area_um2": 1e4, "min_hole_area_um2": 1e4}})
+    parameters = {"threshold": 0.5, "min_area_um2": 1e4, "min_hole_area_um2": 1e4}
+    stored = StoredResult(tmp_path, made, {"outcome": "ok", "warnings": [], "parameters": parameters})
     cell_um2 = 29.44**2
 
     for min_area_um2, regions, cells in ((1e4, 1, 49), (0.0, 2, 41), (cell_um2, 2, 41)):  # the first fills the hole
@@ -116,6 +128,52 @@ def test_tumour_in_a_hole_counts_once(tmp_path: Path) -> None:
         assert len(shapes) == regions
         assert sum(shape.area for shape in shapes) == pytest.approx(shapely.union_all(shapes).area)
         assert data["properties"]["tumour_area_mm2"] * 1e6 / cell_um2 == pytest.approx(cells, abs=0.5)
+
+
+def test_what_is_not_evaluable_has_no_contours_at_any_threshold(tmp_path: Path) -> None:
+    stored = write(tmp_path / "out", done=analysis("not_evaluable", "not_h_and_e"))
+    written = json.loads((tmp_path / "out" / "contours.geojson").read_text())
+    for data in (written, stored.contours(), stored.contours(threshold=0.7), stored.contours(threshold=0.05, min_area_um2=0)):
+        assert data["features"] == []
+        properties = data["properties"]
+        assert (properties["outcome"], properties["warning_codes"]) == ("not_evaluable", ["not_h_and_e"])
+        assert properties["tumour_area_mm2"] is None
+        assert properties["tissue_area_mm2"] == stored.summary["tissue_area_mm2"] > 0
+    numbers = ("tumour_area_mm2", "tumour_share_of_tissue", "tumour_regions", "max_probability")
+    assert [stored.summary[name] for name in numbers] == [None] * 4
+
+
+@pytest.mark.parametrize(("outcome", "told"), [("ok", None), ("ok_with_warnings", "ok_with_warnings")])
+def test_each_contour_says_where_its_run_was_doubtful(tmp_path: Path, outcome: str, told: str | None) -> None:
+    codes = [] if told is None else ["little_tissue", "nearly_all_tumour"]
+    write(tmp_path / "out", done=analysis(outcome, *codes))
+    data = json.loads((tmp_path / "out" / "contours.geojson").read_text())
+    assert (data["properties"]["outcome"], data["properties"]["warning_codes"]) == (outcome, codes)
+    assert [feature["properties"]["metadata"].get("hepamap.outcome") for feature in data["features"]] == [told, told]
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert data["properties"]["tumour_area_mm2"] == result["tumour_area_mm2"] > 0
+    assert len(data["features"]) == result["tumour_regions"]
+
+
+@pytest.mark.parametrize("outcome", ["ok", "not_evaluable"])
+def test_the_overlay_says_what_is_not_evaluable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: str) -> None:
+    texts: list[str] = []
+    draw = cv2.putText
+
+    def drawn(picture: Any, text: str, *others: Any) -> Any:
+        texts.append(text)
+        return draw(picture, text, *others)
+
+    monkeypatch.setattr(cv2, "putText", drawn)
+    write(tmp_path / "out", done=analysis(outcome))
+    overlay = cv2.imread(str(tmp_path / "out" / "overlay.png"))
+    assert overlay is not None
+    blue, greens, red = np.moveaxis(overlay.astype(int), -1, 0)
+    green = greens > 50 + np.maximum(blue, red)  # contours on the slide, and their example in the legend: no colour of the map is
+    evaluable = outcome == "ok"
+    assert (green[:300].any(), green[300:].any()) == (evaluable, evaluable)
+    assert [text.startswith("NOT EVALUABLE") for text in texts].count(True) == (0 if evaluable else 1)
+    assert ("contour at the threshold" in texts) == evaluable
 
 
 def test_the_ome_tiff_has_the_values_and_their_size(tmp_path: Path) -> None:

@@ -115,6 +115,23 @@ def test_nothing_is_seen_of_batches_blocks_and_regions(write_slide: WriteSlide, 
     assert np.isfinite(region.values).any()
 
 
+@pytest.mark.parametrize("box", [(400, 100, 420, 140), (0, 100, 8, 140), (40, 400, 80, 420)])
+def test_the_mirror_image_at_an_edge_does_not_depend_on_the_region(
+    write_slide: WriteSlide, box: tuple[int, int, int, int]
+) -> None:
+    """Regions of one window, whose mirror image reaches further in than the window itself: right, left and lower edge.
+
+    At the right edge the window is 368 … 496: its last pixels are the mirror image of those from 839 - 495 = 344 on.
+    """
+    path = write_slide(pixels(420, 420), MPP)
+    network = ByColour(reach_m=60)  # from the cell 400 … 432 up to its window's end
+    whole, region = run(path, network, 32).map, run(path, network, 32, region_l0=shapely.box(*box)).map
+    top, left = region.lattice.row0 - whole.lattice.row0, region.lattice.column0 - whole.lattice.column0
+    part = whole.values[top : top + region.lattice.rows, left : left + region.lattice.columns]
+    assert np.isfinite(part).any()
+    np.testing.assert_array_equal(region.values, part)
+
+
 def test_a_dark_slide_stays_one_when_its_run_goes_on(write_slide: WriteSlide) -> None:
     dark = np.random.default_rng(0).integers(0, 60, (300, 1300, 3), dtype=np.uint8)
     parameters = AnalysisParameters(MPP, PATCH_M, 64, 0.5, 0, 0, mode="segment")

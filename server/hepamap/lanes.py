@@ -42,7 +42,8 @@ def plan_lanes(wanted: NDArray[np.bool_], widths: Sequence[int], *, spare_column
         spare_rows: rows that a lane computes beside its rows.
 
     Returns:
-        Lanes from left to right and from above; together they cover every wanted position, none of them twice.
+        Lanes from left to right and from above; together they cover every wanted position. As widths are fixed, the last lane of
+        a group may reach over the gap and into the next group, whose positions there are answered by both.
     """
     lanes: list[Lane] = []
     for start, stop in _stretches(np.asarray(np.any(wanted, axis=0)), spare_columns):

@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 from hepamap.contours import TumourRegion
 from hepamap.tissue import is_background_pixel
 
+OK = "ok"
+OK_WITH_WARNINGS = "ok_with_warnings"
+NOT_EVALUABLE = "not_evaluable"
+
 _SAMPLE_STEP_PX = 8  # every 8th pixel is enough to know a slide's colours
 _MIN_HE_SHARE = 0.3  # of the tissue pixels; the pale and the inked still leave more than this pink or violet
 _MIN_CONTRAST = 8  # grey levels by which H&E's green lies under its red or blue
@@ -71,15 +75,15 @@ def judge(
         `ok`, `ok_with_warnings` or `not_evaluable`, and the reasons.
     """
     if tissue_area_um2 == 0:
-        return "not_evaluable", [Warning_("no_tissue", "No tissue was found: all of it is glass, or black.")]
+        return NOT_EVALUABLE, [Warning_("no_tissue", "No tissue was found: all of it is glass, or black.")]
     if stain.he_share < _MIN_HE_SHARE:
         message = (
             f"This does not look like an H&E slide in bright light: only {100 * stain.he_share:.0f} % of the tissue has its "
             "colours. The result means nothing."
         )
-        return "not_evaluable", [Warning_("not_h_and_e", message)]
+        return NOT_EVALUABLE, [Warning_("not_h_and_e", message)]
     warnings = list(_doubts(values, regions, tissue_area_um2))
-    return ("ok_with_warnings" if warnings else "ok"), warnings
+    return (OK_WITH_WARNINGS if warnings else OK), warnings
 
 
 def _doubts(values: NDArray[np.float32], regions: Sequence[TumourRegion], tissue_area_um2: float) -> list[Warning_]:

@@ -17,6 +17,9 @@ from hepamap.geometry import Grid, Lattice, PixelSize
 VALUES_NAME = "probability-map.npy"
 PLACE_NAME = "probability-map.json"
 
+_OF_PATCH = "Tumour probability of the patch centred on each cell"
+_MEANING = {"patch": _OF_PATCH, "dense": _OF_PATCH, "segment": "Mean tumour probability of the pixels of each cell"}
+
 
 @dataclass(frozen=True, slots=True)
 class ProbabilityMap:
@@ -60,7 +63,7 @@ class ProbabilityMap:
             "origin_l0": asdict(lattice.origin_l0),
             "cell_size_l0": asdict(lattice.cell_size_l0),
             "no_data": "NaN",
-            "meaning": "Tumour probability of the patch centred on each cell; row 0 is the upper edge.",
+            "meaning": f"{_MEANING[self.provenance['mode']]}; row 0 is the upper edge.",
             "provenance": dict(self.provenance),
         }
 

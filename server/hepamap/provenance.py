@@ -69,19 +69,19 @@ def provenance_json(
 
 @cache
 def commit() -> str:
-    """The commit that this program was built from: `HEPAMAP_COMMIT`, else what git says, else `unknown`."""
+    """The commit that this program was built from: `HEPAMAP_COMMIT`, else what git says of its source, else `unknown`."""
     stated = os.environ.get("HEPAMAP_COMMIT")
     if stated:
         return stated
-    source = Path(__file__).resolve().parent
+    source = Path(__file__).resolve()
     try:
-        answer = subprocess.run(
-            ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-        )
+        # Installed in an environment that lies in somebody else's repository, that one's commit says nothing of this program.
+        _git(source.parent, "ls-files", "--error-unmatch", source.name)
+        return _git(source.parent, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*") or "unknown"
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    return answer.stdout.strip() or "unknown"
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    answer = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=5, check=True)
+    return answer.stdout.strip()

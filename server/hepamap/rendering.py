@@ -24,6 +24,8 @@ from hepamap.probability_map import ProbabilityMap
 _COLOUR_MAP = cv2.COLORMAP_PLASMA  # the authors' colours, even to the eye
 _MAP_OPACITY = 0.4
 _CONTOUR_BGR = (0, 200, 0)
+_ALARM_BGR = (0, 0, 160)
+_NO_CONTOURS = "NOT EVALUABLE: no contours"
 _MIN_LEVEL_PX = 128  # a pyramid ends where its next level would be smaller
 _TILE_PX = 256
 _MIN_WIDTH_PX = 400
@@ -86,7 +88,7 @@ def overlay_png(
     thumbnail: NDArray[np.uint8],
     view_l0: Region,
     probability_map: ProbabilityMap,
-    regions: Sequence[TumourRegion],
+    regions: Sequence[TumourRegion] | None,
     region_of_interest_l0: BaseGeometry | None = None,
 ) -> bytes:
     """Map and contours on a picture of the slide, with scale bar and legend.
@@ -95,7 +97,7 @@ def overlay_png(
         thumbnail: RGB (H, W, 3) of the part of the slide that is shown.
         view_l0: that part, level-0 px.
         probability_map: the map.
-        regions: the tumour regions at its threshold.
+        regions: the tumour regions at its threshold; None for a map that is not evaluable: the legend says so.
         region_of_interest_l0: what was asked for, outlined too.
     """
     height, width = thumbnail.shape[:2]
@@ -103,14 +105,16 @@ def overlay_png(
     picture = np.ascontiguousarray(thumbnail[..., ::-1])
     picture = _blend(picture, probability_map, view_l0)
     thickness = max(1, round(max(width, height) / 800))
-    for region in regions:
+    for region in regions or ():
         _draw(picture, region.polygon_l0, view_l0, (scale_x, scale_y), _CONTOUR_BGR, thickness)
     if region_of_interest_l0 is not None:
         _draw(picture, region_of_interest_l0, view_l0, (scale_x, scale_y), (160, 80, 0), thickness)
     um_per_px = view_l0.width * probability_map.lattice.grid.pixel_size.x_um / width
     # A needle core may be narrower than the legend's words.
     picture = np.pad(picture, [(0, 0), (0, max(0, _MIN_WIDTH_PX - width)), (0, 0)], constant_values=255)
-    return _png(np.vstack([picture, _legend(picture.shape[1], um_per_px)])[..., ::-1], probability_map)
+    return _png(
+        np.vstack([picture, _legend(picture.shape[1], um_per_px, evaluable=regions is not None)])[..., ::-1], probability_map
+    )
 
 
 def _grey_and_alpha(values: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -178,7 +182,7 @@ def _draw(
             cv2.polylines(picture, [fixed], True, colour, thickness, cv2.LINE_AA, shift)
 
 
-def _legend(width: int, um_per_px: float) -> NDArray[np.uint8]:
+def _legend(width: int, um_per_px: float, *, evaluable: bool) -> NDArray[np.uint8]:
     """A white strip with a scale bar, the colours of the map and the notice."""
     unit = max(10, width // 60)
     strip = np.full((unit * 6, width, 3), 255, np.uint8)
@@ -193,9 +197,12 @@ def _legend(width: int, um_per_px: float) -> NDArray[np.uint8]:
     strip[unit // 2 : unit // 2 + unit, left : left + length] = ramp
     caption = "0   tumour probability (AI)   1"
     cv2.putText(strip, caption, (left, unit * 5 // 2), _FONT, size, (0, 0, 0), line, cv2.LINE_AA)
-    cv2.line(strip, (unit, unit * 7 // 2), (unit * 3, unit * 7 // 2), _CONTOUR_BGR, max(2, line * 2), cv2.LINE_AA)
-    cv2.putText(strip, "contour at the threshold", (unit * 7 // 2, unit * 4), _FONT, size, (0, 0, 0), line, cv2.LINE_AA)
-    cv2.putText(strip, RESEARCH_USE_ONLY, (unit, unit * 11 // 2), _FONT, size, (0, 0, 160), line, cv2.LINE_AA)
+    if evaluable:
+        cv2.line(strip, (unit, unit * 7 // 2), (unit * 3, unit * 7 // 2), _CONTOUR_BGR, max(2, line * 2), cv2.LINE_AA)
+        cv2.putText(strip, "contour at the threshold", (unit * 7 // 2, unit * 4), _FONT, size, (0, 0, 0), line, cv2.LINE_AA)
+    else:
+        cv2.putText(strip, _NO_CONTOURS, (unit, unit * 4), _FONT, size, _ALARM_BGR, line * 2, cv2.LINE_AA)
+    cv2.putText(strip, RESEARCH_USE_ONLY, (unit, unit * 11 // 2), _FONT, size, _ALARM_BGR, line, cv2.LINE_AA)
     return strip
 
 

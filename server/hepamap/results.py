@@ -22,6 +22,7 @@ from hepamap.features import feature_collection, to_text
 from hepamap.folders import is_anchored, make_folder, put_in_place, sync_tree
 from hepamap.geometry import Point, Region
 from hepamap.pipeline import Analysis, regions_of
+from hepamap.plausibility import NOT_EVALUABLE, OK
 from hepamap.probability_map import ProbabilityMap
 from hepamap.rendering import colour_png, grey_png, index_png, overlay_png, write_ome_tiff
 
@@ -71,6 +72,8 @@ class StoredResult:
     ) -> dict[str, Any]:
         """The tumour regions as GeoJSON, from the stored map; what is None is as in the run.
 
+        There are none of a result that is not evaluable, whatever is asked for.
+
         Holes are filled up to the run's area, and never larger ones than the smallest region: in a filled hole there may be a
         region that is shown by itself, and would count twice.
 
@@ -81,7 +84,7 @@ class StoredResult:
         threshold = require_threshold(parameters["threshold"] if threshold is None else threshold)
         min_area_um2 = parameters["min_area_um2"] if min_area_um2 is None else min_area_um2
         min_hole_area_um2 = min(parameters["min_hole_area_um2"], min_area_um2)
-        return contours_of(self.map, threshold, min_area_um2, min_hole_area_um2, frame or self.frame)
+        return contours_of(self.map, self.summary, threshold, min_area_um2, min_hole_area_um2, frame or self.frame)
 
     def colour_png(self) -> bytes:
         """The map in colour, one pixel per cell."""
@@ -106,18 +109,39 @@ def require_threshold(threshold: float) -> float:
 
 
 def contours_of(
-    probability_map: ProbabilityMap, threshold: float, min_area_um2: float, min_hole_area_um2: float, frame: Frame
+    probability_map: ProbabilityMap,
+    summary: Mapping[str, Any],
+    threshold: float,
+    min_area_um2: float,
+    min_hole_area_um2: float,
+    frame: Frame,
 ) -> dict[str, Any]:
-    """The tumour regions of a map as a GeoJSON collection with its provenance."""
-    regions = regions_of(probability_map, threshold, min_area_um2, min_hole_area_um2)
+    """The tumour regions of a map as a GeoJSON collection with its provenance and its outcome.
+
+    Args:
+        probability_map: the map.
+        summary: content of result.json: the outcome of the run and its warnings.
+        threshold: probability from which a cell is tumour.
+        min_area_um2: smaller regions are left out.
+        min_hole_area_um2: smaller holes are filled.
+        frame: what the coordinates count from.
+
+    Returns:
+        The collection. Of a result that is not evaluable it has no features, and its `tumour_area_mm2` is None, not 0:
+        that no tumour was found would be a finding.
+    """
+    evaluable = summary["outcome"] != NOT_EVALUABLE
+    regions = regions_of(probability_map, threshold, min_area_um2, min_hole_area_um2) if evaluable else []
     properties = {
         "notice": RESEARCH_USE_ONLY,
+        "outcome": summary["outcome"],
+        "warning_codes": _codes(summary),
         "frame": frame_json(frame),
         "threshold": threshold,
         "min_area_um2": min_area_um2,
         "min_hole_area_um2": min_hole_area_um2,
         "tissue_area_mm2": probability_map.tissue_area_um2 / 1e6,
-        "tumour_area_mm2": sum(region.area_um2 for region in regions) / 1e6,
+        "tumour_area_mm2": sum(region.area_um2 for region in regions) / 1e6 if evaluable else None,
         "provenance": dict(probability_map.provenance),
     }
     collection: dict[str, Any] = feature_collection(
@@ -126,7 +150,7 @@ def contours_of(
         cell_area_um2=probability_map.lattice.cell_area_um2,
         offset_l0=frame.offset_l0,
         properties=properties,
-        metadata=_metadata(probability_map.provenance, threshold, frame),
+        metadata=_metadata(probability_map.provenance, summary["outcome"], threshold, frame),
     )
     return collection
 
@@ -197,7 +221,7 @@ def write_result(
     Args:
         folder: where the result goes.
         analysis: what was computed.
-        summary: content of result.json; `parameters` and `frame` are read back from it later.
+        summary: content of result.json; `parameters`, `frame` and `outcome` are read back from it later.
         frame: the frame of contours.geojson.
         thumbnail: RGB picture of `view_l0`, for the overlay.
         view_l0: what the thumbnail shows, level-0 px.
@@ -211,14 +235,15 @@ def write_result(
     require_free(folder, overwrite=overwrite)
     parameters = summary["parameters"]
     contours = contours_of(
-        analysis.map, parameters["threshold"], parameters["min_area_um2"], parameters["min_hole_area_um2"], frame
+        analysis.map, summary, parameters["threshold"], parameters["min_area_um2"], parameters["min_hole_area_um2"], frame
     )
+    regions = None if summary["outcome"] == NOT_EVALUABLE else analysis.regions
     with _published(folder) as staging:
         analysis.map.save(staging)
         (staging / CONTOURS_NAME).write_text(to_text(contours), encoding="utf-8")
         write_ome_tiff(analysis.map, staging / OME_TIFF_NAME)
         (staging / PNG_NAME).write_bytes(grey_png(analysis.map))
-        overlay = overlay_png(thumbnail, view_l0, analysis.map, analysis.regions, region_of_interest_l0)
+        overlay = overlay_png(thumbnail, view_l0, analysis.map, regions, region_of_interest_l0)
         (staging / OVERLAY_NAME).write_bytes(overlay)
         (staging / SUMMARY_NAME).write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -232,6 +257,7 @@ def open_result(folder: Path) -> StoredResult:
     try:
         summary = json.loads((folder / SUMMARY_NAME).read_text(encoding="utf-8"))
         frame_from_json(summary["frame"])
+        _ = summary["outcome"], _codes(summary)
         _ = [float(summary["parameters"][name]) for name in ("threshold", "min_area_um2", "min_hole_area_um2")]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ResultDamagedError(
@@ -241,23 +267,29 @@ def open_result(folder: Path) -> StoredResult:
 
 
 def summary_of(analysis: Analysis, frame: Frame, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """What result.json says: numbers first, then what they come from."""
-    tissue_um2 = analysis.map.tissue_area_um2
-    tumour_um2 = sum(region.area_um2 for region in analysis.regions)
-    known = analysis.map.values[np.isfinite(analysis.map.values)]
+    """What result.json says: numbers first, then what they come from. What is not evaluable has no numbers of tumour: None."""
     return {
         "notice": RESEARCH_USE_ONLY,
         "outcome": analysis.outcome,
         "warnings": [asdict(warning) for warning in analysis.warnings],
-        "tissue_area_mm2": tissue_um2 / 1e6,
-        "tumour_area_mm2": tumour_um2 / 1e6,
-        "tumour_share_of_tissue": _tumour_cells(analysis) / analysis.map.tissue_cells if tissue_um2 else None,
-        "tumour_regions": len(analysis.regions),
-        "max_probability": float(known.max()) if len(known) else None,
+        "tissue_area_mm2": analysis.map.tissue_area_um2 / 1e6,
+        **_tumour_numbers(analysis),
         "frame": frame_json(frame),
         "parameters": dict(parameters),
         "seconds": dict(analysis.seconds),
         "provenance": dict(analysis.map.provenance),
+    }
+
+
+def _tumour_numbers(analysis: Analysis) -> dict[str, float | None]:
+    if analysis.outcome == NOT_EVALUABLE:
+        return dict.fromkeys(("tumour_area_mm2", "tumour_share_of_tissue", "tumour_regions", "max_probability"))
+    known = analysis.map.values[np.isfinite(analysis.map.values)]
+    return {
+        "tumour_area_mm2": sum(region.area_um2 for region in analysis.regions) / 1e6,
+        "tumour_share_of_tissue": _tumour_cells(analysis) / len(known) if len(known) else None,
+        "tumour_regions": len(analysis.regions),
+        "max_probability": float(known.max()) if len(known) else None,
     }
 
 
@@ -266,8 +298,13 @@ def _tumour_cells(analysis: Analysis) -> int:
     return sum(region.cells for region in analysis.regions)
 
 
-def _metadata(provenance: Mapping[str, Any], threshold: float, frame: Frame) -> dict[str, str]:
+def _codes(summary: Mapping[str, Any]) -> list[str]:
+    return [str(warning["code"]) for warning in summary["warnings"]]
+
+
+def _metadata(provenance: Mapping[str, Any], outcome: str, threshold: float, frame: Frame) -> dict[str, str]:
     """The provenance that travels with each object: QuPath keeps flat strings only."""
+    doubt = {} if outcome == OK else {"hepamap.outcome": outcome}
     software, model, slide = provenance["software"], provenance["model"], provenance["slide"]
     return {
         "hepamap.notice": RESEARCH_USE_ONLY,
@@ -279,6 +316,7 @@ def _metadata(provenance: Mapping[str, Any], threshold: float, frame: Frame) -> 
         "hepamap.stride_px": str(provenance["stride_m"]),
         "hepamap.threshold": f"{threshold:g}",
         "hepamap.frame": frame.name,
+        **doubt,
     }
 
 

@@ -177,6 +177,12 @@ class Slide:
         """What the file itself says, if it is sane; to compare with an override."""
         return _metadata_pixel_size(self._properties)[0]
 
+    @property
+    def override_pixel_size(self) -> PixelSize | None:
+        """What a person gave, where one did; to compare with the rest."""
+        found = self._pixel_size_source
+        return found.pixel_size if found is not None and found.source == "override" else None
+
     def require_resolution(self, mpp: float) -> None:
         """Check that the slide is fine enough for a model.
 

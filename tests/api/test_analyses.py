@@ -168,6 +168,20 @@ def test_a_white_slide_is_an_empty_result_that_says_so(client: TestClient, root:
     assert client.get(links["contours"]).json()["features"] == []
 
 
+def test_another_stain_gets_no_contours_at_any_threshold(client: TestClient, root: Path) -> None:
+    green = np.full((600, 800, 3), (40, 90, 40), np.uint8)  # dark, so that the network of these tests calls it tumour
+    links = post(client, write_tiff_slide(root / "green.tif", green, 0.46))["links"]
+    work(client)
+    assert client.get(links["self"]).json()["outcome"] == "not_evaluable"
+    for query in ("", "?threshold=0.3", "?threshold=0.3&min_area_um2=0"):
+        answer = client.get(links["contours"] + query).json()
+        assert answer["features"] == []
+        properties = answer["properties"]
+        assert (properties["outcome"], properties["warning_codes"]) == ("not_evaluable", ["not_h_and_e"])
+        assert properties["tumour_area_mm2"] is None
+        assert properties["tissue_area_mm2"] > 0
+
+
 def test_a_pack_with_one_byte_changed_fails_in_words(settings: Settings, slide: Path, tmp_path: Path) -> None:
     packs = Path(shutil.copytree(settings.models_dir, tmp_path / "packs"))
     weights = next(packs.rglob("*.safetensors"))

@@ -113,7 +113,7 @@ def shared_slides() -> Path | None:
 def dark_square() -> NDArray[np.uint8]:
     noise = np.random.default_rng(3).integers(-20, 20, (1500, 1800, 1))
     image = (np.array((190, 110, 160)) + noise).astype(np.uint8)
-    image[TOP : TOP + SIDE, LEFT : LEFT + SIDE] = 5
+    image[TOP : TOP + SIDE, LEFT : LEFT + SIDE] = (50, 30, 45)  # darker than 25, it would be background
     return image
 
 

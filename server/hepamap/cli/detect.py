@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -122,11 +123,16 @@ def _folders(slides: list[Path], out: Path, *, single: bool) -> list[Path]:
 
 def _report(slide: Path, folder: Path, summary: DetectionSummary) -> None:
     result = summary.result
-    regions = result["tumour_regions"]
     typer.echo(
-        f"{slide.name}: {summary.outcome}, tumour {result['tumour_area_mm2']:.2f} mm² in {regions} "
-        f"{'region' if regions == 1 else 'regions'}, tissue {result['tissue_area_mm2']:.2f} mm², "
+        f"{slide.name}: {summary.outcome}, {_tumour(result)}, tissue {result['tissue_area_mm2']:.2f} mm², "
         f"{result['seconds']['total']:.0f} s -> {folder}"
     )
     for warning in summary.warnings:
         typer.echo(f"  warning: {warning['message']} [{warning['code']}]")
+
+
+def _tumour(result: Mapping[str, Any]) -> str:
+    area_mm2, regions = result["tumour_area_mm2"], result["tumour_regions"]
+    if area_mm2 is None:
+        return "no contours"
+    return f"tumour {area_mm2:.2f} mm² in {regions} {'region' if regions == 1 else 'regions'}"

@@ -84,10 +84,7 @@ def open_slide(request: DetectionRequest) -> Slide:
     Raises:
         SlideError: it cannot be opened.
     """
-    view = request.client_view
-    client = None
-    if view is not None and view.pixel_width_um is not None and view.pixel_height_um is not None:
-        client = PixelSize(view.pixel_width_um, view.pixel_height_um)
+    client = None if request.client_view is None else request.client_view.pixel_size
     return Slide.open(request.slide_path, mpp_override_um=request.mpp_override_um, client_pixel_size=client)
 
 
@@ -120,15 +117,26 @@ def check(request: DetectionRequest, pack: ModelPack, slide: Slide) -> CheckedRe
         region_l0=region_l0,
         mode=mode,
     )
-    return CheckedRequest(pack, parameters, frame, _slide_facts(slide), _pixel_size_warnings(slide))
+    return CheckedRequest(pack, parameters, frame, _slide_facts(slide), _pixel_size_warnings(slide, request.client_view))
 
 
 def frame_of(slide: Slide, client_view: ClientView | None, name: str | None) -> Frame:
     """Choose the coordinate system that the client sees.
 
+    Args:
+        slide: the open slide.
+        client_view: what the client's viewer shows, which decides the frame.
+        name: `level0` or `bounds`, of a client without a viewer; None: level0.
+
     Raises:
         SlideMismatchError: the client has another slide open.
+        ParameterError: both a view and a name are given.
     """
+    if client_view is not None and name is not None:
+        raise ParameterError(
+            f"A frame ({name}) and a client's view were given; the view says the frame already.",
+            cure="Give one of them: the view for a viewer, else the frame.",
+        )
     level0 = Frame("level0", Point(0.0, 0.0))
     bounds = Frame("bounds", Point(slide.bounds_l0.x, slide.bounds_l0.y))
     if client_view is None:
@@ -172,30 +180,35 @@ def _require_area(min_area_um2: float) -> float:
 
 
 def _require_same_pixel_size(slide: Slide, view: ClientView) -> None:
-    own = slide.metadata_pixel_size
-    if own is None or view.pixel_width_um is None or view.pixel_height_um is None:
+    """The viewer must agree with the slide, or with the pixel size that a person gave: who corrects one may correct both."""
+    seen, own, override = view.pixel_size, slide.metadata_pixel_size, slide.override_pixel_size
+    if seen is None or own is None or _agree(seen, own) or (override is not None and _agree(seen, override)):
         return
-    pairs = ((view.pixel_width_um, own.x_um), (view.pixel_height_um, own.y_um))
-    if any(not abs(seen - known) <= PIXEL_SIZE_TOLERANCE * known for seen, known in pairs):
-        raise SlideMismatchError(
-            f"The viewer says {view.pixel_width_um:.4g} × {view.pixel_height_um:.4g} µm per pixel, the slide says "
-            f"{own.x_um:.4g} × {own.y_um:.4g} µm.",
-            cure="Check that both have the same slide, and that nobody changed the pixel size in the viewer.",
-        )
-
-
-def _pixel_size_warnings(slide: Slide) -> list[Warning_]:
-    """An override that contradicts the slide is obeyed, and said."""
-    found, own = slide.pixel_size_source, slide.metadata_pixel_size
-    if found.source != "override" or own is None:
-        return []
-    if abs(found.pixel_size.mean_um - own.mean_um) <= PIXEL_SIZE_TOLERANCE * own.mean_um:
-        return []
-    message = (
-        f"The pixel size that was given ({found.pixel_size.mean_um:.4g} µm) stands against {own.mean_um:.4g} µm in the slide; "
-        "the given one was used."
+    raise SlideMismatchError(
+        f"The viewer says {_text(seen)} per pixel, the slide says {_text(own)}"
+        + ("." if override is None else f", and {_text(override)} was given."),
+        cure="Check that both have the same slide, and that nobody changed the pixel size in the viewer.",
     )
+
+
+def _pixel_size_warnings(slide: Slide, view: ClientView | None) -> list[Warning_]:
+    """An override that contradicts the slide, or the viewer where the slide is silent, is obeyed, and said."""
+    override, own = slide.override_pixel_size, slide.metadata_pixel_size
+    known, where = (own, "in the slide") if own is not None or view is None else (view.pixel_size, "in the viewer")
+    if override is None or known is None or _agree(override, known):
+        return []
+    message = f"The pixel size that was given ({_text(override)}) stands against {_text(known)} {where}; the given one was used."
     return [Warning_("pixel_size_overridden", message)]
+
+
+def _agree(one: PixelSize, known: PixelSize) -> bool:
+    """Along each axis: two errors can cancel in a mean."""
+    sides = ((one.x_um, known.x_um), (one.y_um, known.y_um))
+    return all(abs(side_um - known_um) <= PIXEL_SIZE_TOLERANCE * known_um for side_um, known_um in sides)
+
+
+def _text(pixel_size: PixelSize) -> str:
+    return f"{pixel_size.x_um:.4g} × {pixel_size.y_um:.4g} µm"
 
 
 def _slide_facts(slide: Slide) -> dict[str, Any]:

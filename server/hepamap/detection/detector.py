@@ -23,8 +23,9 @@ class Detector:
         self._loaded: tuple[str, Predictor] | None = None
 
     def predictor(self, pack: ModelPack) -> Predictor:
-        """The loaded network of a pack; loaded anew where its weights changed, or the last run had to leave the GPU."""
-        key = pack.manifest.weights.sha256
+        """The loaded network of a pack; loaded anew where what it computes changed, or the last run had to leave the GPU."""
+        # Not by the weights alone: a network with a GAP head has the same ones at any patch side.
+        key = pack.computes
         if self._loaded is None or self._loaded[0] != key or self._loaded[1].gave_way:
             return self._load(pack, self.precision)
         return self._loaded[1]
@@ -64,5 +65,5 @@ class Detector:
         self._loaded = None  # let go of first: memory may not suffice for two
         gc.collect()  # keras' networks hold each other
         predictor = Predictor.load(pack, precision)
-        self._loaded = (pack.manifest.weights.sha256, predictor)
+        self._loaded = (pack.computes, predictor)
         return predictor

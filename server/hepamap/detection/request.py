@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from hepamap.geometry import PixelSize
 from hepamap.model_pack import DEFAULT_MODEL
 
 ANALYSIS = "analysis"
@@ -21,6 +22,13 @@ class ClientView:
     height: int
     pixel_width_um: float | None = None
     pixel_height_um: float | None = None
+
+    @property
+    def pixel_size(self) -> PixelSize | None:
+        """Level-0 pixel size, where the viewer knows both sides."""
+        if self.pixel_width_um is None or self.pixel_height_um is None:
+            return None
+        return PixelSize(self.pixel_width_um, self.pixel_height_um)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +46,7 @@ class DetectionRequest:
     mpp_override_um: float | None = None
     client_view: ClientView | None = None
     frame: str | None = None
-    """`level0` or `bounds`; None: as the client's view says, else level0."""
+    """`level0` or `bounds`; None: as the client's view says, else level0. Refused beside a client's view."""
     fingerprint: str | None = None
     """The slide must still be this one; None: whatever lies at the path."""
     computes: str | None = None

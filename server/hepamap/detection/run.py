@@ -20,7 +20,7 @@ from hepamap.detection.request import DetectionRequest
 from hepamap.geometry import Region
 from hepamap.model_pack import find_pack
 from hepamap.pipeline import Analysis, AnalysisParameters, Checkpoint, Piece, Progress, analyse, ignore_progress, never_cancelled
-from hepamap.plausibility import Warning_
+from hepamap.plausibility import OK, OK_WITH_WARNINGS, Warning_
 from hepamap.predictor import Predictor
 from hepamap.provenance import provenance_json
 from hepamap.regions import bounding_region
@@ -164,7 +164,7 @@ def _summary(analysis: Analysis, checked: CheckedRequest) -> dict[str, Any]:
     own = [{"code": warning.code, "message": warning.message} for warning in checked.warnings]
     if own:
         summary["warnings"] = own + summary["warnings"]
-        summary["outcome"] = "ok_with_warnings" if summary["outcome"] == "ok" else summary["outcome"]
+        summary["outcome"] = OK_WITH_WARNINGS if summary["outcome"] == OK else summary["outcome"]
     return summary
 
 

@@ -113,20 +113,19 @@ def fill_segment(
             values[place] = stored
             run.advance(stored.size)
 
-    def read(item: tuple[_Block, tuple[slice, slice]]) -> NDArray[np.uint8]:
-        return slide.read_region(lattice.grid.l0_from_m(_region_m(item[0], windows)), lattice.grid.mpp)
+    def read(item: tuple[_Block, tuple[slice, slice]]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        return _field_and_mirrored(slide, lattice.grid, _region_m(item[0], windows))
 
     with closing(read_ahead(missing, read)) as fields:
         for _ in missing:
             with run.clock.measure("waiting"):
-                (block, place), field = next(fields)
+                (block, place), (field, mirrored) = next(fields)
             seen = StainTally()
             seen.add(field)
             _, _, own_rows, own_columns = block.cells_of(lattice, windows.cells)
             asked = np.zeros((block.rows * windows.cells, block.columns * windows.cells), np.bool_)
             asked[own_rows, own_columns] = wanted[place]
             chosen = asked & _tissue(field, windows)
-            mirrored = _mirrored_at_the_edge(field, _region_m(block, windows), slide, lattice.grid)
             values[place] = _answers(network, mirrored, chosen, windows, run)[own_rows, own_columns]
             run.store(_unit(block), values[place], seen)
             run.advance(values[place].size)
@@ -170,18 +169,23 @@ def _tissue(field: NDArray[np.uint8], windows: _Windows) -> NDArray[np.bool_]:
     return tissue_patches(field[begin : len(field) - begin, begin : field.shape[1] - begin], grid.patch_m, grid.stride_m)
 
 
-def _mirrored_at_the_edge(field: NDArray[np.uint8], region_m: Region, slide: Slide, grid: Grid) -> NDArray[np.uint8]:
-    """A field with the slide's mirror image, where it reaches beyond the slide."""
-    rows = _mirrored(int(region_m.y), field.shape[0], int(slide.size_l0.height / grid.scale_y + 1e-6))
-    columns = _mirrored(int(region_m.x), field.shape[1], int(slide.size_l0.width / grid.scale_x + 1e-6))
-    return field[np.ix_(rows, columns)]
+def _field_and_mirrored(slide: Slide, grid: Grid, region_m: Region) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """A field with white beyond the slide, for the background rule, and with the slide's mirror image there, for the network."""
+    x, y, width, height = (int(number) for number in (region_m.x, region_m.y, region_m.width, region_m.height))
+    columns = _mirrored(x, width, int(slide.size_l0.width / grid.scale_x + 1e-6))
+    rows = _mirrored(y, height, int(slide.size_l0.height / grid.scale_y + 1e-6))
+    # What is mirrored may lie further inside the slide than the field reaches, and must not depend on how far that is.
+    left, top = min(x, int(columns.min())), min(y, int(rows.min()))
+    right, bottom = max(x + width, int(columns.max()) + 1), max(y + height, int(rows.max()) + 1)
+    read_m = Region(*map(float, (left, top, right - left, bottom - top)))
+    read = slide.read_region(grid.l0_from_m(read_m), grid.mpp)
+    return read[y - top : y - top + height, x - left : x - left + width], read[np.ix_(rows - top, columns - left)]
 
 
 def _mirrored(start: int, count: int, size: int) -> NDArray[np.intp]:
-    """Places in a field that begins at `start`, of pixels that are mirrored into 0 … size."""
+    """Where in 0 … size the pixels from `start` on are, those beyond it mirrored."""
     place = np.arange(start, start + count) % (2 * size)
-    place = np.where(place < size, place, 2 * size - 1 - place)
-    return np.clip(place - start, 0, count - 1)
+    return np.where(place < size, place, 2 * size - 1 - place)
 
 
 def _answers(

@@ -59,7 +59,11 @@ def get_contours(
         Query(description="Frame of the coordinates: the client's (see `frame` of the analysis), or another one."),
     ] = "client",
 ) -> Response:
-    """Tumour contours at a threshold, from the stored map; the model does not run again."""
+    """Tumour contours at a threshold, from the stored map; the model does not run again.
+
+    The collection's `properties` have the run's `outcome` and `warning_codes`. Of an analysis that is `not_evaluable` there are
+    no contours at any threshold, and `tumour_area_mm2` is null.
+    """
     job = find_analysis(analysis_id, services)
     require_finished(job, services)
     if min_area_um2 is not None and min_area_um2 < 0:
