@@ -98,6 +98,16 @@ def said(body: Any = None, *, early: bool = False, **headers: str) -> Case:
     return ask
 
 
+def accepted_nothing(at: Place) -> Any:
+    """A verdict on a slide of glass."""
+    from tests.api.conftest import work
+
+    white = write_tiff_slide(at.slide.with_name("white.tif"), np.full((300, 400, 3), 255, np.uint8), 0.46)
+    links = post(at.client, white)["links"]
+    work(at.client)
+    return at.client.post(f"{links['self']}/verdicts", json={"decision": "accepted", "user": "x"})
+
+
 def edited(geometry: Any) -> Case:
     return said({"decision": "edited", "geometry": geometry})
 
@@ -333,6 +343,7 @@ CASES: dict[str, Case] = {
     "choose-early": chosen(early=True, threshold=0.5, user="x"),
     "choose-unknown": lambda at: at.client.put(f"{ANALYSES}/nobody/threshold", json={"threshold": 0.5, "user": "x"}),
     "verdict-unknown": lambda at: at.client.post(f"{ANALYSES}/nobody/verdicts", json={"decision": "accepted", "user": "x"}),
+    "verdict-nothing": accepted_nothing,
     "verdict-early": said({"decision": "accepted"}, early=True),
     "verdict-decision": said({"decision": "perhaps"}),
     "verdict-no-reason": said({"decision": "rejected"}),

@@ -180,6 +180,11 @@ def test_another_stain_gets_no_contours_at_any_threshold(client: TestClient, roo
         assert (properties["outcome"], properties["warning_codes"]) == ("not_evaluable", ["not_h_and_e"])
         assert properties["tumour_area_mm2"] is None
         assert properties["tissue_area_mm2"] > 0
+    verdicts = f"{links['self']}/verdicts"
+    # Accepted, it would say that there is no tumour, and be exported for training as such.
+    check_problem(client.post(verdicts, json={"decision": "accepted", "user": "x"}), 409, "nothing_to_accept")
+    assert client.get(verdicts).json()["items"] == []
+    assert client.post(verdicts, json={"decision": "rejected", "user": "x", "reason": "green"}).status_code == 201
 
 
 def test_a_pack_with_one_byte_changed_fails_in_words(settings: Settings, slide: Path, tmp_path: Path) -> None:

@@ -146,6 +146,7 @@ STATUS: Mapping[type[errors.HepamapError], int] = MappingProxyType(
         client_errors.ServerAddressInvalidError: HTTPStatus.UNPROCESSABLE_ENTITY,
         verdict_errors.VerdictError: HTTPStatus.UNPROCESSABLE_ENTITY,
         verdict_errors.VerdictNotFoundError: HTTPStatus.NOT_FOUND,
+        verdict_errors.NothingToAcceptError: HTTPStatus.CONFLICT,
         ApiError: HTTPStatus.BAD_REQUEST,
         RequestInvalidError: HTTPStatus.UNPROCESSABLE_ENTITY,
         UnsupportedMediaTypeError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,

@@ -17,6 +17,12 @@ class VerdictNotFoundError(VerdictError):
     code = "verdict_not_found"
 
 
+class NothingToAcceptError(VerdictError):
+    """There are no contours, because the slide cannot be evaluated: to accept that would say that it has no tumour."""
+
+    code = "nothing_to_accept"
+
+
 class NoVerdictsError(VerdictError):
     """There is nothing to export."""
 

@@ -13,8 +13,10 @@ from shapely.geometry.base import BaseGeometry
 
 from hepamap.errors import RegionOutsideSlideError, RegionTooComplexError
 from hepamap.geometry import PixelSize, Point, Size
+from hepamap.plausibility import NOT_EVALUABLE
 from hepamap.regions import polygonal, polygons_of
 from hepamap.results import Frame, StoredResult
+from hepamap.verdicts.errors import NothingToAcceptError
 from hepamap.verdicts.verdict import Decision, Opinion
 
 _PRECISION_PX = 0.01  # as contours are written, and as QuPath reads them
@@ -50,7 +52,13 @@ def form_opinion(
         ThresholdInvalidError: the threshold is no probability.
         RegionInvalidError, RegionOutsideSlideError: what was drawn is no polygon, or lies beside the slide.
         RegionTooComplexError: an outline crosses itself more often than any hand slips.
+        NothingToAcceptError: a result that is not evaluable is accepted.
     """
+    if decision is Decision.ACCEPTED and result.summary["outcome"] == NOT_EVALUABLE:
+        raise NothingToAcceptError(
+            "This analysis is not evaluable and has no contours that could be accepted; that would say that there is no tumour.",
+            cure="Reject it with a reason, or draw where tumour is and send that as edited.",
+        )
     contours = result.contours(threshold=threshold, min_area_um2=min_area_um2, frame=_LEVEL0)
     smallest_um2 = float(contours["properties"]["min_area_um2"])
     if decision is Decision.REJECTED:

@@ -79,7 +79,7 @@ def put_threshold(analysis_id: AnalysisId, wanted: ThresholdRequest, request: Re
         },
         **problems(
             s404="There is no analysis of that id.",
-            s409="It has no result (yet).",
+            s409="It has no result (yet), or none that could be accepted.",
             s413="The JSON is larger than the server takes.",
             s415="The body is not JSON.",
             s422="The geometry or the threshold cannot be used, the request is not valid, or its Idempotency-Key was used for "
