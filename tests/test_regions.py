@@ -1,3 +1,4 @@
+import json
 from typing import Any
 
 import pytest
@@ -5,7 +6,7 @@ import shapely
 
 from hepamap.errors import HepamapError, RegionEmptyError, RegionInvalidError, RegionOutsideSlideError
 from hepamap.geometry import Point, Size
-from hepamap.regions import parse_region
+from hepamap.regions import bare_region, parse_region
 
 SQUARE = {"type": "Polygon", "coordinates": [[[10, 20], [110, 20], [110, 120], [10, 120], [10, 20]]]}
 SIZE = Size(1000, 800)
@@ -23,6 +24,16 @@ SIZE = Size(1000, 800)
 )
 def test_every_form_of_geojson(data: Any) -> None:
     assert parse_region(data, Point(0, 0), SIZE).equals(shapely.box(10, 20, 110, 120))
+
+
+def test_a_bare_region_is_the_same_and_holds_outlines_alone() -> None:
+    name = {"name": "DOE-JANE", "measurements": {"Area": float("inf")}}
+    solid = {"type": "Polygon", "coordinates": [[[1e-9, 0, float("inf")], [60, 0, 0], [60, 70.1, 0], [1e-9, 0, 0]]], "by": "DOE"}
+    drawn = [{"type": "Feature", "geometry": geometry, "properties": name} for geometry in (SQUARE, solid)]
+    bare = json.loads(json.dumps(bare_region(drawn), allow_nan=False))
+    assert "DOE" not in str(bare)
+    assert parse_region(bare, Point(5, 7), SIZE).equals_exact(parse_region(drawn, Point(5, 7), SIZE), 0)
+    assert bare_region([]) == []
 
 
 def test_the_clients_frame_is_moved_to_level_0() -> None:

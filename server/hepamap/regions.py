@@ -71,6 +71,18 @@ def polygons_of(data: Any) -> list[Polygon | MultiPolygon]:
         raise _no_polygon("it is nested too deep") from error
 
 
+def bare_region(data: Any) -> list[dict[str, Any]]:
+    """The same region, without what a viewer's objects hold besides their outlines: names, measurements, heights.
+
+    Returns:
+        GeoJSON geometries in the frame of `data`, which `parse_region` takes.
+
+    Raises:
+        RegionInvalidError: see `polygons_of`.
+    """
+    return [shapely.geometry.mapping(shapely.force_2d(shape)) for shape in polygons_of(data)]
+
+
 def polygonal(shape: BaseGeometry) -> BaseGeometry:
     """The parts of a shape that have an area: mending and cutting leave lines and points behind."""
     parts = shapely.get_parts(shapely.get_parts(shape))  # twice: a mended shape may be a collection of multi-polygons

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import jwt
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 ISSUER = "https://login.hospital.example"
 AUDIENCE = "hepamap"
@@ -22,12 +22,14 @@ class SigningKey:
 
     def __init__(self, key_id: str) -> None:
         self.id = key_id
-        self.private = ec.generate_private_key(ec.SECP256R1())
+        self.private: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey = ec.generate_private_key(ec.SECP256R1())
+        self.algorithm = "ES256"
 
     @property
     def public(self) -> dict[str, Any]:
-        jwk = jwt.algorithms.ECAlgorithm.to_jwk(self.private.public_key(), as_dict=True)
-        return {**jwk, "kid": self.id, "use": "sig", "alg": "ES256"}
+        public = self.private.public_key()
+        assert isinstance(public, ec.EllipticCurvePublicKey)
+        return {**jwt.algorithms.ECAlgorithm.to_jwk(public, as_dict=True), "kid": self.id, "use": "sig", "alg": "ES256"}
 
     def sign(self, *, header: dict[str, Any] | None = None, without: str = "", **claims: Any) -> str:
         now = datetime.now(UTC)
@@ -40,7 +42,24 @@ class SigningKey:
             "scope": "openid hepamap.read",
         }
         content = {name: value for name, value in {**usual, **claims}.items() if name != without}
-        return jwt.encode(content, self.private, algorithm="ES256", headers={"kid": self.id} if header is None else header)
+        return jwt.encode(content, self.private, algorithm=self.algorithm, headers={"kid": self.id} if header is None else header)
+
+
+class RsaKey(SigningKey):
+    """One of RSA: which algorithm it is for is up to its tokens, unless it is published with one."""
+
+    def __init__(self, key_id: str, algorithm: str = "RS256", published: str | None = None) -> None:
+        self.id = key_id
+        self.private = rsa.generate_private_key(65537, 2048)
+        self.algorithm = algorithm
+        self._published = published
+
+    @property
+    def public(self) -> dict[str, Any]:
+        public = self.private.public_key()
+        assert isinstance(public, rsa.RSAPublicKey)
+        jwk = {**jwt.algorithms.RSAAlgorithm.to_jwk(public, as_dict=True), "kid": self.id, "use": "sig"}
+        return jwk if self._published is None else {**jwk, "alg": self._published}
 
 
 class Provider:

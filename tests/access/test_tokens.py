@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from hepamap.access.errors import CredentialsInvalidError, IdentityProviderError, TokenExpiredError
 from hepamap.access.scopes import Scope
 from hepamap.access.tokens import TokenRules, TokenVerifier
-from tests.access.provider import AUDIENCE, ISSUER, Provider, SigningKey, running_provider
+from tests.access.provider import AUDIENCE, ISSUER, Provider, RsaKey, SigningKey, running_provider
 
 SCOPES = {"hepamap.read": Scope.READ, "hepamap.analyse": Scope.ANALYSE}
 
@@ -86,14 +86,20 @@ def test_an_expired_token(provider: Provider, key: SigningKey) -> None:
 def forged_with_the_public_key(key: SigningKey) -> str:
     """Signed by HMAC with the public key as its secret: what a server falls for that lets the token choose."""
     pem = key.private.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    header, payload, _ = key.sign().split(".")
-
-    def text(data: bytes) -> str:
-        return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-    header = text(json.dumps({"alg": "HS256", "typ": "JWT", "kid": key.id}).encode())
+    header, payload, _ = retitled(key.sign(), alg="HS256").split(".")
     signature = hmac.new(pem, f"{header}.{payload}".encode(), hashlib.sha256).digest()
-    return f"{header}.{payload}.{text(signature)}"
+    return f"{header}.{payload}.{_text(signature)}"
+
+
+def retitled(token: str, **header: Any) -> str:
+    """With other words in its header, and the signature that it had."""
+    before, rest = token.split(".", 1)
+    said = json.loads(base64.urlsafe_b64decode(before + "=="))
+    return f"{_text(json.dumps({**said, **header}).encode())}.{rest}"
+
+
+def _text(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def test_tokens_that_open_nothing(provider: Provider, key: SigningKey) -> None:
@@ -122,6 +128,42 @@ def test_tokens_that_open_nothing(provider: Provider, key: SigningKey) -> None:
         with pytest.raises(CredentialsInvalidError):
             assert checked.caller_of(token) is None, how
     assert checked.caller_of(good).id == "oidc:dr-who"
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"])
+def test_a_key_of_rsa_that_names_no_algorithm_is_good_for_all_of_rsa(provider: Provider, algorithm: str) -> None:
+    key = RsaKey("r", algorithm)
+    provider.keys = [key]
+    assert verifier(provider.url).caller_of(key.sign()).id == "oidc:dr-who"
+
+
+def test_a_key_of_rsa_is_good_for_nothing_else(provider: Provider, key: SigningKey) -> None:
+    open_to_all, named = RsaKey("r"), RsaKey("n", "RS384", published="RS256")
+    provider.keys = [open_to_all, named, key]
+    checked = verifier(provider.url)
+    claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "x", "exp": 2**40}
+    wrong = {
+        "another algorithm than the key's": named.sign(),
+        "HMAC with the public key": forged_with_the_public_key(open_to_all),
+        "unsigned": jwt.encode(claims, "", algorithm="none", headers={"kid": "r"}),
+        "another kind of key": jwt.encode(claims, key.private, algorithm="ES256", headers={"kid": "r"}),
+        "RSA for a key of another kind": jwt.encode(claims, open_to_all.private, algorithm="RS256", headers={"kid": "k1"}),
+        "an algorithm that is none": retitled(open_to_all.sign(), alg=["RS256"]),
+    }
+    for how, token in wrong.items():
+        with pytest.raises(CredentialsInvalidError):
+            assert checked.caller_of(token) is None, how
+    assert checked.caller_of(open_to_all.sign()).id == "oidc:dr-who"
+
+
+def test_kinds_of_keys_that_nobody_knows_are_passed_over(key: SigningKey, tmp_path: Path) -> None:
+    path = tmp_path / "jwks.json"
+    strange: list[Any] = [{"kty": "new", "kid": "k1"}, {"kty": "RSA", "kid": "k1"}, 7, {}]
+    path.write_text(json.dumps({"keys": [*strange, key.public]}))
+    assert verifier(str(path)).caller_of(key.sign()).id == "oidc:dr-who"
+    path.write_text(json.dumps({"keys": strange}))
+    with pytest.raises(IdentityProviderError):
+        verifier(str(path)).caller_of(key.sign())
 
 
 def test_a_new_key_is_found_and_unknown_ones_do_not_make_it_ask_all_the_time(provider: Provider, key: SigningKey) -> None:

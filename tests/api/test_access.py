@@ -30,6 +30,7 @@ from hepamap.settings import Settings
 from tests.access.provider import AUDIENCE, ISSUER, SigningKey
 from tests.api.conftest import REQUEST_ID, post, services_of, work
 from tests.api.test_bad_input import check_problem
+from tests.postgres import Postgres
 
 ANALYSES = "/api/v1/analyses"
 SOMETHING = "5f0c2b0e-6a55-4c0a-9d0b-0f0f5f3f9a11"
@@ -84,6 +85,21 @@ def test_every_call_but_three_needs_credentials(client: TestClient, closed: Test
         else:
             open_calls.add(path)
     assert open_calls == PUBLIC
+
+
+@pytest.mark.parametrize("place", ["sqlite", "postgresql"])
+def test_a_method_that_nobody_knows_is_written_down_as_another_one(
+    guarded: Settings, place: str, request: pytest.FixtureRequest
+) -> None:
+    if place == "postgresql":
+        server: Postgres = request.getfixturevalue("postgres")
+        guarded = guarded.model_copy(update={"database_url": server.new_database()})
+    with TestClient(create_app(guarded)) as client:
+        for method in ("A" * 57, "BREW"):
+            answer = client.request(method, ANALYSES, headers=key_for(client, Scope.ANALYSE))
+            check_problem(answer, 405, "method_not_allowed")
+        actions = [entry.event.action for entry in trail_of(client).entries()]
+    assert actions[::2] == ["request.other"] * 2
 
 
 def test_what_does_not_exist_is_closed_too(closed: TestClient) -> None:

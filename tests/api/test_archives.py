@@ -207,6 +207,15 @@ def test_a_slide_in_a_zip_is_analysed(client: TestClient, slide_bytes: bytes) ->
     assert {path.name for path in uploads.rglob("*") if path.is_file()} - {".upload.json", ".lock"} == {"slide.tif"}
 
 
+@pytest.mark.parametrize("name", ["files", ".unpacking", "slide.tif"])
+def test_a_zip_may_have_any_name(client: TestClient, slide_bytes: bytes, name: str) -> None:
+    form: dict[str, Any] = {"file": (name, zipped(("slide.tif", slide_bytes)), "application/zip")}
+    answer = client.post("/api/v1/analyses", files=form)
+    assert answer.status_code == 202, answer.text
+    (found,) = (path for path in services_of(client).settings.uploads_dir.rglob("*") if path.name == "slide.tif")
+    assert found.read_bytes() == slide_bytes
+
+
 def test_mrxs_goes_with_its_folder(tmp_path: Path) -> None:
     files = [("case/Slide 1.mrxs", b"m"), ("case/Slide 1/Slidedat.ini", b"i"), ("case/Slide 1/Data0000.dat", b"d")]
     (tmp_path / "a.zip").write_bytes(zipped(*files))

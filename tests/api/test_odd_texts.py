@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,3 +69,22 @@ def test_a_nul_in_a_text(client: TestClient, slide: Path) -> None:
     written = {"slide": {"path": str(slide)}, "identity": {"accession": "a\\u0000b"}}  # a backslash, and no NUL
     assert client.post(ANALYSES, json=written).json()["identity"] == {"accession": "a\\u0000b"}
     assert len(client.get(ANALYSES).json()["items"]) == 2
+
+
+@pytest.mark.parametrize("number", ["1e999", "NaN"])
+def test_a_region_that_has_a_number_beyond_all_numbers_in_it(
+    settings: Settings, postgres: Postgres, slide: Path, number: str
+) -> None:
+    """Not in its outline, but in what a viewer measured and sends with it: PostgreSQL's JSON has no such number."""
+    region = (
+        '{"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [[[0, 0], [900, 0], [900, 900], [0, 900], [0, 0]]]}, '
+        f'"properties": {{"name": "DOE-JANE", "measurements": {{"Area": {number}}}}}}}'
+    )
+    body = f'{{"slide": {{"path": {json.dumps(str(slide))}}}, "min_area_um2": 0, "region": {region}}}'
+    there = settings.model_copy(update={"database_url": postgres.new_database()})
+    with TestClient(create_app(there)) as client:
+        asked = client.post(ANALYSES, content=body, headers={"Content-Type": "application/json"})
+        assert asked.status_code == 202, asked.text
+        assert "DOE" not in str(work(client).payload)
+        done = client.get(asked.json()["links"]["self"]).json()
+    assert done["state"] == "succeeded"

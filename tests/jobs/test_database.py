@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-import time
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 
-from hepamap.jobs.database import clock_of, open_database
+from hepamap.jobs.database import open_database
 from hepamap.jobs.errors import JobStoreError
 from hepamap.jobs.job import JobResult
 from hepamap.jobs.states import JobState
@@ -170,19 +169,6 @@ def _old_database(path: Path) -> None:
         connection.execute(sa.insert(jobs).values(**same, **over, id="cancelled", state="cancelled", payload=payload))
         connection.execute(sa.insert(jobs).values(**same, id="waiting", state="queued", payload=payload))
     engine.dispose()
-
-
-def test_a_clock_that_is_set_back_moves_nobody_on_postgresql(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = open_database(postgres.new_database())
-    clock = clock_of(engine)
-    before = clock()
-    monkeypatch.setattr(time, "time", lambda: 0.0)
-    with engine.connect() as connection:
-        servers = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
-    after = clock()
-    engine.dispose()
-    assert before <= after
-    assert abs(after - servers.astimezone(UTC)) < timedelta(seconds=1)
 
 
 def test_a_database_that_goes_away_is_an_error_and_comes_back_without_a_restart(postgres: Postgres) -> None:

@@ -8,10 +8,18 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
 
 from hepamap.errors import OutputNotWritableError
+from hepamap.jobs.database import open_database
+from hepamap.jobs.errors import unanswered
 from hepamap.jobs.processes import traceback_of
+from tests.postgres import Postgres
+
+STORED = '{"name": "DOE-JANE", "area": Infinity}'
 
 LOGGING = """
 import logging, sys
@@ -69,6 +77,37 @@ def test_a_traceback_names_no_file_of_the_system(tmp_path: Path, fails: Callable
     assert str(tmp_path) not in str(said)
     if fails is not copied:
         assert "FileNotFoundError: No such file or directory" in str(said)
+
+
+def refused_through_sqlalchemy(url: str) -> None:
+    engine = open_database(url)
+    try:
+        with engine.begin() as connection:
+            connection.execute(sa.text("SELECT CAST(:it AS json)"), {"it": STORED})
+    finally:
+        engine.dispose()
+
+
+def refused_by_the_driver(url: str) -> None:
+    with psycopg.connect(url) as connection:
+        connection.execute("SELECT %s::json", [STORED])
+
+
+def refused_in_a_group(url: str) -> None:
+    try:
+        refused_through_sqlalchemy(url)
+    except DBAPIError as error:
+        raise ExceptionGroup("tasks", [ValueError("first"), unanswered(error)]) from error
+
+
+@pytest.mark.parametrize("fails", [refused_through_sqlalchemy, refused_by_the_driver, refused_in_a_group])
+def test_a_traceback_quotes_nothing_that_a_database_was_to_store(postgres: Postgres, fails: Callable[[str], None]) -> None:
+    with pytest.raises(Exception, match=r".") as caught:
+        fails(postgres.new_database())
+    text = traceback_of(caught.value)
+    assert "invalid input syntax for type json" in text
+    assert "DOE" not in text
+    assert "CONTEXT" not in text
 
 
 def test_what_else_an_error_says_stays() -> None:

@@ -61,15 +61,15 @@ def test_it_judges_nobody_until_it_has_been_in_touch_for_long_enough(
 ) -> None:
     outage = Outage(store, monkeypatch)
     before = time.monotonic()
-    assert not pulse.may_judge
+    assert not pulse.may_judge()
     pulse.start()
-    wait_for(lambda: pulse.may_judge, 20)
+    wait_for(pulse.may_judge, 20)
     assert time.monotonic() - before >= STALE_S
     outage.is_on = True
-    wait_for(lambda: not pulse.may_judge, 20)
+    wait_for(lambda: not pulse.may_judge(), 20)
     wait_for(lambda: outage.tries > 3)
     outage.is_on, back = False, time.monotonic()
-    wait_for(lambda: pulse.may_judge, 20)
+    wait_for(pulse.may_judge, 20)
     # Those who were cut off like itself had as long to beat again.
     assert time.monotonic() - back >= STALE_S
 

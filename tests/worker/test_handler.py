@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from hepamap.detection import DetectionRequest, Detector
+from hepamap.detection import DetectionRequest, Detector, check_request
 from hepamap.errors import CancelledError
 from hepamap.jobs.job import Question
 from hepamap.jobs.runner import JobContext
 from hepamap.jobs.store import JobStore
+from hepamap.model_pack import find_pack
 from hepamap.settings import Settings
 from hepamap.worker.handler import DetectionHandler
 from tests.packs import write_network_pack
@@ -41,8 +42,11 @@ def test_a_model_that_was_mended_is_no_trouble_any_more(settings: Settings, slid
     weights.write_bytes(whole)
     with closing(JobStore.open(tmp_path / "jobs.sqlite3")) as store:
         for model, troubled in (("other-5x", True), ("mended-5x", False)):
-            detection = DetectionRequest(slide, model=model, stride_m=64).to_json()
-            store.submit(Question(kind="analysis", key=model, work={"detection": detection}, payload={}))
+            asked = DetectionRequest(slide, model=model, stride_m=64)
+            # As a server gives it to a worker: with the version.
+            detection = check_request(asked, settings.models_dir).pinned(asked)
+            assert detection.model == find_pack(settings.models_dir, model).name != model
+            store.submit(Question(kind="analysis", key=model, work={"detection": detection.to_json()}, payload={}))
             work = store.claim()
             assert work is not None
             handler(work, JobContext(report=lambda progress: None, cancelled=lambda: False))

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from hepamap.access.scopes import Caller, Scope
 _log = structlog.stdlib.get_logger(__name__)
 
 # Only signatures with a public key: with HS256 whoever knows the public key could sign.
-_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+_RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
+_ALGORITHMS = (*_RSA, "ES256", "ES384", "ES512", "EdDSA")
 # How far the provider's clock may differ from this one's, seconds.
 _LEEWAY_S = 30.0
 _FETCH_TIMEOUT_S = 5.0
@@ -74,7 +76,7 @@ class TokenVerifier:
                 raise jwt.InvalidAlgorithmError
             claims = jwt.decode(
                 token,
-                self._keys.find(header.get("kid")),
+                self._keys.find(header.get("kid")).meant_by(header["alg"]),
                 algorithms=list(_ALGORITHMS),
                 audience=rules.audience,
                 issuer=rules.issuer,
@@ -93,6 +95,24 @@ class TokenVerifier:
         return Caller(f"oidc:{subject}"[:_ID_MAX], frozenset(rules.scopes[word] for word in words & set(rules.scopes)))
 
 
+@dataclass(frozen=True, slots=True)
+class _ProviderKey:
+    """A public key of the provider."""
+
+    data: Mapping[str, Any]
+    """As the provider publishes it."""
+    jwk: jwt.PyJWK
+
+    def meant_by(self, algorithm: str) -> jwt.PyJWK:
+        """The key for a token that names this algorithm: one of RSA that names none itself is good for all of RSA.
+
+        The library takes it for one of RS256 alone. An algorithm of another kind gets the key as it is, which refuses it.
+        """
+        if self.jwk.key_type != "RSA" or self.data.get("alg") or algorithm not in _RSA:
+            return self.jwk
+        return jwt.PyJWK(dict(self.data), algorithm)
+
+
 class _KeySet:
     """The provider's public keys, fetched when they are needed and kept for a while."""
 
@@ -101,10 +121,10 @@ class _KeySet:
         self._clock = clock
         self._changed = threading.Condition()
         self._refreshing = False
-        self._keys: dict[str | None, jwt.PyJWK] = {}
+        self._keys: dict[str | None, _ProviderKey] = {}
         self._fetched_at = self._tried_at = -float("inf")
 
-    def find(self, key_id: str | None) -> jwt.PyJWK:
+    def find(self, key_id: str | None) -> _ProviderKey:
         """The key of an id.
 
         Raises:
@@ -137,9 +157,9 @@ class _KeySet:
 
     def _refresh(self, now: float) -> None:
         """Ask the provider, without holding up those who know their key."""
-        keys: dict[str | None, jwt.PyJWK] | None = None
+        keys: dict[str | None, _ProviderKey] | None = None
         try:
-            keys = {key.key_id: key for key in _fetch(self._place).keys if key.public_key_use in (None, "sig")}
+            keys = {key.jwk.key_id: key for key in _usable(_fetch(self._place)) if key.jwk.public_key_use in (None, "sig")}
             if len(keys) == 1:
                 # A token that names no key can only mean the only one.
                 keys[None] = next(iter(keys.values()))
@@ -153,13 +173,29 @@ class _KeySet:
                 self._changed.notify_all()
 
 
-def _fetch(place: str) -> jwt.PyJWKSet:
+def _fetch(place: str) -> Any:
     if place.startswith(("http://", "https://")):
-        return jwt.PyJWKClient(place, cache_jwk_set=False, timeout=_FETCH_TIMEOUT_S).get_jwk_set()
-    content = json.loads(Path(place).read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError("the file is no JSON object")
-    return jwt.PyJWKSet.from_dict(content)
+        return jwt.PyJWKClient(place, cache_jwk_set=False, timeout=_FETCH_TIMEOUT_S).fetch_data()
+    return json.loads(Path(place).read_text(encoding="utf-8"))
+
+
+def _usable(content: Any) -> list[_ProviderKey]:
+    """The keys of a key set, without those of kinds that nobody here knows.
+
+    Raises:
+        ValueError: it is no key set.
+        jwt.PyJWKSetError: there is none in it.
+    """
+    if not isinstance(content, dict) or not isinstance(content.get("keys", []), list):
+        raise ValueError("it is no set of keys")
+    found = []
+    for data in content.get("keys", []):
+        # A set of one, as the library skips what it does not know in sets alone.
+        with suppress(jwt.PyJWKSetError):
+            found += [_ProviderKey(data, jwk) for jwk in jwt.PyJWKSet([data]).keys]
+    if not found:
+        raise jwt.PyJWKSetError("there is no usable key in it")
+    return found
 
 
 def _claim(claims: Mapping[str, Any], name: str) -> Any:

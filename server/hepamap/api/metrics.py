@@ -15,7 +15,8 @@ from hepamap.operations.tallies import OUTCOMES, STAGE_SECONDS, Tally
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""Those that have a name of their own in what is counted and noted; clients choose theirs freely."""
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 600.0)
 
 
@@ -36,7 +37,7 @@ class RequestMetrics:
     def observe(self, method: str, route: str, status: int | None, seconds: float) -> None:
         """Count one request; a status of None means that the client went away first."""
         # Clients choose their methods freely, and each new label would be kept for ever.
-        named = method if method in _METHODS else "other"
+        named = method if method in METHODS else "other"
         self._seconds.labels(named, route, "gone" if status is None else str(status)).observe(seconds)
 
 

@@ -29,6 +29,7 @@ from hepamap.access.rates import RateLimiter, Recent, origin_of
 from hepamap.access.scopes import ANONYMOUS, LOCAL, Caller
 from hepamap.access.tokens import TokenRules, TokenVerifier
 from hepamap.api.errors import HostNotAllowedError, OriginNotAllowedError, answer_foreseen
+from hepamap.api.metrics import METHODS
 from hepamap.api.middleware import request_id_of
 from hepamap.api.noting import Notes
 from hepamap.api.views import API_PREFIX
@@ -231,7 +232,10 @@ class _Witness:
 
     async def saw_it_begin(self) -> bool:
         """Write down that the request was made; where that fails it is answered, and must go no further."""
-        await self._append(self._event(f"request.{self._request.method.lower()}", HTTPStatus.PROCESSING))
+        # Clients choose their methods freely, of any length.
+        method = self._request.method
+        name = method.lower() if method in METHODS else "other"
+        await self._append(self._event(f"request.{name}", HTTPStatus.PROCESSING))
         return not self._failed
 
     async def saw_it_fail(self, error: Exception) -> None:

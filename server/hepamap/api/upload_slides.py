@@ -19,7 +19,8 @@ DATA_NAME = ".data"
 """What has arrived, in the folder of its upload."""
 FILES_NAME = "files"
 """The slide, in the folder of its upload; this name appears when all that is below it has reached the disk."""
-_UNPACKING_NAME = ".unpacking"
+UNPACKING_NAME = ".unpacking"
+"""What it is called until then; no file that a client sends has such a name."""
 
 
 def make_files(folder: Path, upload: Upload, limits: UploadLimits, promised: Callable[[], int]) -> Path:
@@ -43,7 +44,7 @@ def make_files(folder: Path, upload: Upload, limits: UploadLimits, promised: Cal
     if not files.is_dir():
         if upload.sha256 is not None:
             _require_sha256(data, upload.sha256)
-        unpacking = folder / _UNPACKING_NAME
+        unpacking = folder / UNPACKING_NAME
         shutil.rmtree(unpacking, ignore_errors=True)
         if is_archive(data):
             unpack(

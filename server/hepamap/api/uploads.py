@@ -30,6 +30,7 @@ from hepamap.api.errors import (
 )
 from hepamap.api.file_names import safe_name
 from hepamap.api.upload_room import RoomWatch, require_room, upload_too_large
+from hepamap.api.upload_slides import FILES_NAME, UNPACKING_NAME
 from hepamap.api.upload_store import UploadStore
 from hepamap.folders import make_folder, sync_tree
 
@@ -201,15 +202,16 @@ class _Parts:
     def _unpacked(self, slide: Path) -> Path:
         if not is_archive(slide):
             return slide
-        files = slide.parent / "files"
+        # The zip may have been sent by the name that its files are to have.
+        unpacking = slide.parent / UNPACKING_NAME
         unpack(
             slide,
-            files,
+            unpacking,
             max_bytes=self._limits.max_upload_bytes,
             require_room=lambda count: require_room(self._limits, count, promised=self._promised()),
         )
         slide.unlink()
-        return slide_in(files)
+        return slide_in(unpacking.rename(slide.parent / FILES_NAME))
 
     def discard(self) -> None:
         """Remove what was written."""

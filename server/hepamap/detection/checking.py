@@ -18,7 +18,7 @@ from hepamap.maps import require_dense_stride, require_segment_stride
 from hepamap.model_pack import ModelPack, find_pack
 from hepamap.pipeline import AnalysisParameters, require_stride
 from hepamap.plausibility import Warning_
-from hepamap.regions import parse_region
+from hepamap.regions import bare_region, parse_region
 from hepamap.results import Frame, frame_json, require_threshold
 from hepamap.slide import PIXEL_SIZE_TOLERANCE, Slide
 
@@ -48,6 +48,8 @@ class CheckedRequest:
             stride_m=parameters.stride_m,
             threshold=parameters.threshold,
             min_area_um2=parameters.min_area_um2,
+            # What else a client's objects hold is nobody's business, and may be what a database does not store.
+            region=None if request.region is None else bare_region(request.region),
         )
 
     @property

@@ -1,11 +1,7 @@
-"""Opening the job database, SQLite or PostgreSQL: engine, settings of the connections, migrations, and its clock."""
+"""Opening the job database, SQLite or PostgreSQL: engine, settings of the connections, migrations."""
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +18,6 @@ from hepamap.jobs.queue import apply_queue_schema
 
 # How long a process waits for another one's write, seconds. Writes take milliseconds; this bridges a slow disk.
 _BUSY_TIMEOUT_S = 15.0
-# How often the database's clock is looked at again, seconds: two clocks drift apart by far less in that time.
-_CLOCK_AGE_S = 300.0
 # Any number that no other program on this database uses: who holds it migrates.
 _MIGRATION_LOCK = 0x68657061
 CHECK_POSTGRESQL = "Check that PostgreSQL runs and takes this user, and that no newer hepamap has used the database."
@@ -156,44 +150,6 @@ def begin_writing(connection: Connection) -> None:
     """
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def clock_of(engine: Engine) -> Callable[[], datetime]:
-    """The clock that all processes on this database agree on: PostgreSQL's own, or that of the one machine of SQLite."""
-    return _DatabaseClock(engine) if is_postgresql(engine.url) else _now
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-class _DatabaseClock:
-    """The database's time, asked for now and then and counted on by a clock that nobody sets.
-
-    Machines whose clocks differ, or are set while jobs run, would otherwise take each other's workers for dead.
-    """
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._lock = threading.Lock()
-        self._seen: tuple[datetime, float] | None = None
-
-    def __call__(self) -> datetime:
-        with self._lock:
-            if self._seen is None or time.monotonic() - self._seen[1] > _CLOCK_AGE_S:
-                self._seen = self._look()
-            seen, at = self._seen
-        return seen + timedelta(seconds=time.monotonic() - at)
-
-    def _look(self) -> tuple[datetime, float]:
-        try:
-            with self._engine.connect() as connection:
-                now: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
-        except SQLAlchemyError as error:
-            raise JobStoreError(
-                "The job database does not say what time it is.", cure="Check that PostgreSQL runs, and try again."
-            ) from error
-        return now.astimezone(UTC), time.monotonic()
 
 
 def _url_of(place: Path | str) -> URL:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import sys
 import threading
@@ -14,7 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TextIO
 
+import psycopg
 import structlog
+from sqlalchemy.exc import StatementError
 from structlog.typing import ExcInfo, Processor
 
 from hepamap.errors import reason_of
@@ -62,13 +65,29 @@ def configure_logging(level: int = logging.INFO) -> None:
 
 
 def traceback_of(error: BaseException) -> str:
-    """A traceback for the log: errors of the system name no file in it, which may be a slide's or an upload's."""
+    """A traceback for the log, without what may name a patient.
+
+    Errors of the system name no file in it, which may be a slide's or an upload's; those of a database say only their first line,
+    as the further ones quote what was to be stored.
+    """
     text = "".join(traceback.format_exception(error)).rstrip("\n")
-    for part in _all_of(error):
-        # What copying a tree collects has no file of its own, and all of them in its text.
-        if isinstance(part, OSError) and (part.filename is not None or isinstance(part, shutil.Error)):
-            text = text.replace(str(part), reason_of(part))
+    shorter = {str(part): _without_names(part) for part in _all_of(error)}
+    # The longest first: one error's text may be a part of another's.
+    for whole in sorted(shorter, key=len, reverse=True):
+        if shorter[whole] != whole:
+            # In a group of errors each line is indented.
+            indented = r"\n[ |]*".join(map(re.escape, whole.split("\n")))
+            text = shorter[whole].join(re.split(indented, text))
     return text
+
+
+def _without_names(error: BaseException) -> str:
+    # What copying a tree collects has no file of its own, and all of them in its text.
+    if isinstance(error, OSError) and (error.filename is not None or isinstance(error, shutil.Error)):
+        return reason_of(error)
+    if isinstance(error, StatementError | psycopg.Error):
+        return str(error).partition("\n")[0]
+    return str(error)
 
 
 def _all_of(error: BaseException) -> Iterator[BaseException]:

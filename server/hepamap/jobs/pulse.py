@@ -34,19 +34,31 @@ class Pulse(threading.Thread):
         self._watch: Watch | None = None
         self._reported_at = -math.inf
         self._in_touch_since = math.inf
+        self._clock_ahead_s = math.nan
 
     def watch(self, watch: Watch | None) -> None:
         """Beat for a job from now on; None: there is none."""
         self._watch = watch
 
-    @property
     def may_judge(self) -> bool:
         """Whether the silence of others is their own: who was cut off from the database for a while was not alone in that.
 
         After an outage each worker is as silent as the dead until its next beat, and what they do must not be taken from them.
+        So it is where the clock was set by which they beat.
+
+        Raises:
+            JobStoreError: the database does not answer.
         """
+        self._look_at_the_clock()
         now = time.monotonic()
         return self._is_next(now) and now - self._in_touch_since >= self._stale_s
+
+    def _look_at_the_clock(self) -> None:
+        """Count anew from now on where the database's clock was set since the last look, or this machine slept."""
+        ahead_s = self._store.now().timestamp() - time.monotonic()
+        if abs(ahead_s - self._clock_ahead_s) > self._stale_s / 2:
+            self._in_touch_since = max(self._in_touch_since, time.monotonic())
+        self._clock_ahead_s = ahead_s
 
     def _is_next(self, now: float) -> bool:
         """Whether no sign of life is missing between the last one and now."""

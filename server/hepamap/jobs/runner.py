@@ -125,7 +125,7 @@ class JobRunner:
 
     def _claim(self, pulse: Pulse) -> Computation | None:
         try:
-            if pulse.may_judge:
+            if pulse.may_judge():
                 self._recover()
             return self._store.claim()
         except JobStoreError as error:

@@ -13,7 +13,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, PendingRollbackError, Tim
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import StaleDataError
 
-from hepamap.jobs.database import begin_writing, clock_of, open_database
+from hepamap.jobs.clock import asked_through, clock_of
+from hepamap.jobs.database import begin_writing, open_database
 from hepamap.jobs.errors import IdempotencyKeyReusedError, JobStoreError, unanswered
 from hepamap.jobs.job import Computation, Idempotency, Job, JobFailure, JobProgress, JobResult
 from hepamap.jobs.states import JobState
@@ -68,6 +69,14 @@ class Sessions:
         """Close all connections."""
         self.engine.dispose()
 
+    def now(self) -> datetime:
+        """The time that all processes on this database agree on, UTC.
+
+        Raises:
+            JobStoreError: the database does not answer.
+        """
+        return self._clock()
+
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """A transaction that only reads.
@@ -113,7 +122,7 @@ class Sessions:
     @contextmanager
     def _session(self) -> Iterator[Session]:
         try:
-            with Session(self.engine) as session, session.begin():
+            with Session(self.engine) as session, session.begin(), asked_through(session):
                 yield session
         except IntegrityError:
             raise

@@ -41,8 +41,15 @@ class PackChecker:
 
 
 def _failure(pack: ModelPack) -> PackDamagedError | None:
+    """What is wrong with the weights as they are.
+
+    Raises:
+        PackDamagedError: they cannot be read now. The file need not change for that to pass, as with a share that is away.
+    """
     try:
         pack.verify()
     except PackDamagedError as error:
+        if isinstance(error.__cause__, OSError):
+            raise
         return error
     return None

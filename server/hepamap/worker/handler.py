@@ -63,8 +63,20 @@ class DetectionHandler:
             cancelled=context.cancelled,
             checkpoint=FolderCheckpoint(self._scratch_dir, work.key, context.kept),
         )
-        self._troubles.pop(request.model, None)
+        self._forget_trouble(request.model)
         return JobResult(outcome=summary.outcome, warnings=tuple(summary.warnings), location=folder.name)
+
+    def _forget_trouble(self, model: str) -> None:
+        """What a model worked for proves that it can be loaded, by whichever name: jobs name the version, settings seldom do."""
+        for name in tuple(self._troubles):
+            if name == model or self._pack_of(name) == self._pack_of(model):
+                del self._troubles[name]
+
+    def _pack_of(self, model: str) -> str:
+        try:
+            return find_pack(self._detector.models_dir, model).name
+        except HepamapError:
+            return model
 
     def clean_up(self, work: Computation) -> None:
         """Remove what only an unfinished detection needs."""
