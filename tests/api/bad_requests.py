@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from fastapi.testclient import TestClient
 
 from tests.api import test_archives as zips
@@ -18,6 +19,7 @@ from tests.api import test_bad_input as slides
 from tests.api.conftest import post, services_of
 from tests.api.test_bad_input import BOW_TIE, SQUARE
 from tests.api.tus_client import TUS, UPLOADS, append, begin, metadata, send_whole
+from tests.conftest import write_tiff_slide
 from tests.shapes import tangled
 
 ANALYSES = "/api/v1/analyses"
