@@ -15,6 +15,7 @@ from fastapi.testclient import TestClient
 
 from hepamap.api.app import create_app
 from hepamap.api.idempotency import mark
+from hepamap.jobs.job import JobResult
 from hepamap.model_pack import find_pack, rewrite_manifest, write_pack
 from hepamap.settings import Settings
 from tests.api.conftest import MODEL, post, result_folder, services_of, work
@@ -110,6 +111,33 @@ def test_a_slide_that_was_sent_serves_who_asked_by_a_path_that_has_gone(client: 
     work(client)
     assert services_of(client).store.claim() is None  # one computation for both
     assert [get(client, analysis)["state"] for analysis in (by_path, sent)] == ["succeeded", "succeeded"]
+
+
+def test_a_slide_that_was_sent_serves_the_next_start_of_one_that_ran_by_a_path(client: TestClient, slide: Path) -> None:
+    store = services_of(client).store
+    by_path = post(client, slide)
+    running = store.claim()
+    assert running is not None
+    sent = uploaded(client, slide.read_bytes()).json()
+    assert store.beat(running, running.progress).owned
+    slide.unlink()
+    store.recover(attempts_max=3)  # its worker was killed
+    work(client)
+    assert store.claim() is None
+    assert [get(client, analysis)["state"] for analysis in (by_path, sent)] == ["succeeded", "succeeded"]
+
+
+def test_a_slide_that_was_sent_to_one_that_runs_by_a_path_does_not_disturb_it(client: TestClient, slide: Path) -> None:
+    by_path = post(client, slide)
+    store = services_of(client).store
+    running = store.claim()
+    assert running is not None
+    sent = uploaded(client, slide.read_bytes()).json()
+    assert store.succeed(running, JobResult("ok", (), "result"))
+    assert [get(client, analysis)["state"] for analysis in (by_path, sent)] == ["succeeded", "succeeded"]
+    for analysis in (by_path, sent):
+        client.delete(analysis["links"]["self"]).raise_for_status()
+    assert list(services_of(client).settings.uploads_dir.iterdir()) == []
 
 
 def test_a_marked_request_that_comes_again_is_the_same_analysis(client: TestClient, slide: Path) -> None:

@@ -112,15 +112,18 @@ class Sessions:
 
     @contextmanager
     def _session(self) -> Iterator[Session]:
+        ending = False
         try:
             with Session(self.engine) as session, session.begin():
                 yield session
+                ending = True
         except IntegrityError:
             raise
         except StaleDataError as error:
             raise too_busy(overtaken=True) from error
         except (DBAPIError, PendingRollbackError, TimeoutError) as error:
-            raise unanswered((error.orig if isinstance(error, DBAPIError) else None) or error) from error
+            cause = (error.orig if isinstance(error, DBAPIError) else None) or error
+            raise unanswered(cause, perhaps_stored=ending) from error
 
 
 def marked(session: Session, kind: type[M], idempotency: Idempotency | None) -> M | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -51,7 +52,7 @@ def ignore_removed(_session: Session, _job_ids: Sequence[str]) -> None:
     """Nobody wants to know."""
 
 
-def _always(_: JobResult) -> bool:
+def _always(_: object) -> bool:
     return True
 
 
@@ -66,6 +67,7 @@ class JobStore(Claims):
         *,
         idempotency: Idempotency | None = None,
         usable: Callable[[JobResult], bool] = _always,
+        is_there: Callable[[str], bool] = _always,
     ) -> Submission:
         """Make a job of a question; it joins the computation of its key, or a new one is queued, in one transaction.
 
@@ -73,13 +75,19 @@ class JobStore(Claims):
             question: what is asked for.
             idempotency: the client's mark; where it was here before, its job is the answer.
             usable: whether a stored result is still there; one that is not answers nobody any more.
+            is_there: whether an upload is; the question's own takes the place of one that is not.
 
         Raises:
             IdempotencyKeyReusedError: the mark was here before, on another request.
+            JobStoreError: the database does not answer; `perhaps_stored` says that the job may be there all the same.
         """
 
         def ask(session: Session) -> Submission:
-            return _repeated(session, idempotency) or self._submit(session, question, idempotency, usable)
+            repeated = _repeated(session, idempotency)
+            if repeated is None:
+                return self._submit(session, question, idempotency, usable, is_there)
+            work = session.get_one(ComputationRow, repeated.job.computation_id, with_for_update=True)
+            return replace(repeated, shared=not _given(work, question, is_there))
 
         submission = self.written(ask, tries=_SUBMIT_TRIES)
         if submission is None:
@@ -97,7 +105,12 @@ class JobStore(Claims):
             return None if repeated is None else repeated.job
 
     def _submit(
-        self, session: Session, question: Question, idempotency: Idempotency | None, usable: Callable[[JobResult], bool]
+        self,
+        session: Session,
+        question: Question,
+        idempotency: Idempotency | None,
+        usable: Callable[[JobResult], bool],
+        is_there: Callable[[str], bool],
     ) -> Submission:
         now = self._clock()
         work = session.scalars(
@@ -118,11 +131,10 @@ class JobStore(Claims):
             session.add(work)
             session.flush()
             wake_a_worker(session, work.priority)
-        elif work.state == JobState.QUEUED.value:
-            work.priority = max(work.priority, question.priority)
-            if work.upload is None and question.upload is not None:
-                # A file at a path may go before a worker comes; a copy that was sent stays until it is done.
-                work.payload, work.upload, shared = dict(question.work), question.upload, False
+        else:
+            if work.state == JobState.QUEUED.value:
+                work.priority = max(work.priority, question.priority)
+            shared = not _given(work, question, is_there)
         job = JobRow(
             id=str(uuid.uuid4()),
             computation_id=work.id,
@@ -312,6 +324,20 @@ def _repeated(session: Session, idempotency: Idempotency | None) -> Submission |
         return None
     found = session.execute(_JOBS.where(JobRow.id == row.id)).one()
     return Submission(job_of(*found), repeated=True, shared=True)
+
+
+def _given(work: ComputationRow, question: Question, is_there: Callable[[str], bool]) -> bool:
+    """Whether a computation takes the copy of the slide that came with a question, for all starts from now on.
+
+    A file at a path may go before a worker has done with it, or before another one has to begin again; a copy that was sent
+    stays until it is done.
+    """
+    if question.upload is None or work.key != question.key or work.state in _FINISHED:
+        return False
+    if work.upload is not None and is_there(work.upload):
+        return False
+    work.payload, work.upload = dict(question.work), question.upload
+    return True
 
 
 def _new_computation(question: Question, now: datetime) -> ComputationRow:
