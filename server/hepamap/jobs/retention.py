@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +15,10 @@ from hepamap.jobs.store import JobStore, RemovalHook, ignore_removed
 
 # What is younger may be on its way: an upload without its job yet, a result that is being written.
 _STRAY_AFTER_S = 24 * 3600.0
+_AT_ONCE = 200
+"""So many jobs expire in one transaction: while it lasts, nobody else writes on SQLite, or into the audit trail."""
+# Between two of them, seconds: who waits for SQLite's lock looks again after at most 0.1 s.
+_PAUSE_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +69,33 @@ def collect_garbage(
     now = datetime.now(UTC)
     # Nothing finished before the year one: then only what no job refers to goes.
     before = now - timedelta(days=keeping.results_days) if keeping.results_days else datetime.min.replace(tzinfo=UTC)
-    leftovers = store.expire(before, dry_run=dry_run, on_removed=on_removed)
-    expired = _folders(leftovers, keeping.results, keeping.uploads)
-    strays = [path for path in _strays(store, keeping, now) if path not in expired]
-    folders = tuple(path for path in (*expired, *strays) if path.exists())
-    size = sum(_size(path) for path in folders)
+    jobs: list[str] = []
+    folders: dict[Path, int] = {}
+    # At once, and not at the end: a database that goes away in between must not make strays of what has expired.
+    for leftovers in [store.expire(before, dry_run=True)] if dry_run else _expired(store, before, on_removed):
+        jobs += leftovers.jobs
+        folders |= _removed(_folders(leftovers, keeping.results, keeping.uploads), dry_run)
+    folders |= _removed([path for path in _strays(store, keeping, now) if path not in folders], dry_run)
+    return Removed(tuple(jobs), tuple(folders), sum(folders.values()))
+
+
+def _expired(store: JobStore, before: datetime, on_removed: RemovalHook) -> Iterator[Leftovers]:
+    """Let jobs expire some at a time, with room for others in between."""
+    while True:
+        leftovers = store.expire(before, at_most=_AT_ONCE, on_removed=on_removed)
+        yield leftovers
+        if len(leftovers.jobs) < _AT_ONCE:
+            return
+        time.sleep(_PAUSE_S)
+
+
+def _removed(paths: Iterable[Path], dry_run: bool) -> dict[Path, int]:
+    """Remove what is there of it; its bytes."""
+    sizes = {path: _size(path) for path in paths if path.exists()}
     if not dry_run:
-        for path in folders:
+        for path in sizes:
             _remove(path)
-    return Removed(leftovers.jobs, folders, size)
+    return sizes
 
 
 def _folders(leftovers: Leftovers, results: Path, uploads: Path) -> tuple[Path, ...]:

@@ -251,16 +251,25 @@ class JobStore(Claims):
                 return None
             return _forget(session, [job_id])
 
-    def expire(self, before: datetime, *, dry_run: bool = False, on_removed: RemovalHook = ignore_removed) -> Leftovers:
-        """Forget all jobs that finished before a time, and computations that no job refers to.
+    def expire(
+        self,
+        before: datetime,
+        *,
+        at_most: int | None = None,
+        dry_run: bool = False,
+        on_removed: RemovalHook = ignore_removed,
+    ) -> Leftovers:
+        """Forget jobs that finished before a time, oldest first, and computations that no job refers to.
 
         Args:
             before: UTC.
+            at_most: so many jobs; None: all. Nobody else writes meanwhile on SQLite, or into the audit trail.
             dry_run: change nothing, only say what would go.
             on_removed: told of the jobs that go.
         """
         over = case((JobRow.cancelled_at.is_not(None), JobRow.cancelled_at), else_=ComputationRow.finished_at)
         query = select(JobRow.id).join(ComputationRow).where(over < before, JobRow.created_at < before)
+        query = query.order_by(JobRow.created_at, JobRow.id).limit(at_most)
         with self.writing() as session:
             leftovers = _forget(session, session.scalars(query).all())
             if dry_run:
