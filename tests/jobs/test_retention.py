@@ -30,7 +30,7 @@ def keeping(tmp_path: Path) -> Keeping:
     results, uploads, scratch = (tmp_path / name for name in ("results", "uploads", "scratch"))
     for folder in (results, uploads, scratch):
         folder.mkdir()
-    return Keeping(results, uploads, scratch, results_days=0, uploads_days=0)
+    return Keeping(tmp_path, results, uploads, scratch, results_days=0, uploads_days=0)
 
 
 @pytest.fixture
@@ -209,7 +209,8 @@ def test_a_computation_that_outlived_its_jobs_goes_when_it_has_ended(store: JobS
 
 
 def test_folders_that_are_not_there_yet_are_no_trouble(store: JobStore, tmp_path: Path) -> None:
-    nowhere = Keeping(tmp_path / "a", tmp_path / "b", tmp_path / "c", 1, 1)
+    data = tmp_path / "data"
+    nowhere = Keeping(data, data / "a", data / "b", data / "c", 1, 1)
     assert collect_garbage(store, nowhere) == Removed((), (), 0)
 
 

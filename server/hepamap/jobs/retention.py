@@ -10,8 +10,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import structlog
+
+from hepamap.errors import reason_of
+from hepamap.jobs.belonging import belongs, bind
 from hepamap.jobs.job import Leftovers
 from hepamap.jobs.store import JobStore, RemovalHook, ignore_removed
+
+_log = structlog.stdlib.get_logger(__name__)
 
 # What is younger may be on its way: an upload without its job yet, a result that is being written.
 _STRAY_AFTER_S = 24 * 3600.0
@@ -25,6 +31,8 @@ _PAUSE_S = 0.2
 class Keeping:
     """Where things are, and how long they are kept; see the settings of the same names."""
 
+    data: Path
+    """Has the mark of the database that it belongs to."""
     results: Path
     uploads: Path
     scratch: Path
@@ -44,6 +52,15 @@ class Removed:
     """Results, uploads, scratch."""
     bytes: int
     """What the folders hold."""
+    foreign: bool = False
+    """The data folder is not this database's, as far as can be known: what no job refers to was not removed."""
+
+
+FOREIGN_CURE = (
+    "Name the database that they belong to (HEPAMAP_DATABASE_URL, HEPAMAP_DATA_DIR), or restore it. If they are this one's, and "
+    "what no analysis in it refers to may go: hepamap gc --bind."
+)
+"""What to do about a data folder of another database."""
 
 
 def remove_leftovers(leftovers: Leftovers, results: Path, uploads: Path) -> None:
@@ -55,7 +72,7 @@ def remove_leftovers(leftovers: Leftovers, results: Path, uploads: Path) -> None
 def collect_garbage(
     store: JobStore, keeping: Keeping, *, dry_run: bool = False, on_removed: RemovalHook = ignore_removed
 ) -> Removed:
-    """Remove expired jobs, results and uploads, and files that nobody refers to.
+    """Remove expired jobs, results and uploads, and files that nobody refers to, if the data folder is this database's.
 
     Args:
         store: the jobs.
@@ -65,7 +82,9 @@ def collect_garbage(
 
     Raises:
         JobStoreError: the database does not answer.
+        OSError: the data folder cannot be read.
     """
+    ours = keeping.data.is_dir() and belongs(store, keeping.data, keeping.results, keeping.uploads)
     now = datetime.now(UTC)
     # Nothing finished before the year one: then only what no job refers to goes.
     before = now - timedelta(days=keeping.results_days) if keeping.results_days else datetime.min.replace(tzinfo=UTC)
@@ -75,8 +94,20 @@ def collect_garbage(
     for leftovers in [store.expire(before, dry_run=True)] if dry_run else _expired(store, before, on_removed):
         jobs += leftovers.jobs
         folders |= _removed(_folders(leftovers, keeping.results, keeping.uploads), dry_run)
-    folders |= _removed([path for path in _strays(store, keeping, now) if path not in folders], dry_run)
-    return Removed(tuple(jobs), tuple(folders), sum(folders.values()))
+    if ours:
+        folders |= _removed([path for path in _strays(store, keeping, now) if path not in folders], dry_run)
+        if not dry_run:
+            _bind(store, keeping.data)
+    foreign = keeping.data.is_dir() and not ours
+    return Removed(tuple(jobs), tuple(folders), sum(folders.values()), foreign)
+
+
+def _bind(store: JobStore, data: Path) -> None:
+    try:
+        bind(store, data)
+    except OSError as error:
+        # Such as a full disk, which must be tidied all the same; what is judged now is judged again next time.
+        _log.warning("data_folder_not_marked", reason=reason_of(error))
 
 
 def _expired(store: JobStore, before: datetime, on_removed: RemovalHook) -> Iterator[Leftovers]:

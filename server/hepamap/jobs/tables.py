@@ -109,6 +109,15 @@ class QueueSchemaRow(Base):
     version: Mapped[str] = mapped_column(String(128), primary_key=True)
 
 
+class InstallationRow(Base):
+    """The one row that names the database; see `belonging`."""
+
+    __tablename__ = "installation"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    made_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
 class WorkerRow(Base):
     """A worker process; see `job.WorkerSeen`."""
 
