@@ -7,18 +7,23 @@ import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from numpy.typing import NDArray
 
 from hepamap.api.app import create_app
 from hepamap.api.idempotency import mark
-from hepamap.jobs.job import JobResult
-from hepamap.model_pack import find_pack, rewrite_manifest, write_pack
+from hepamap.detection import Detector
+from hepamap.jobs.job import Computation, JobResult
+from hepamap.jobs.runner import JobContext
+from hepamap.model_pack import ModelPack, find_pack, rewrite_manifest, write_pack
+from hepamap.predictor import Predictor
 from hepamap.settings import Settings
-from tests.api.conftest import MODEL, post, result_folder, services_of, work
+from hepamap.worker.handler import DetectionHandler
+from tests.api.conftest import MODEL, FakeDetector, HalfAndHalf, post, result_folder, services_of, work
 from tests.api.test_bad_input import check_problem
 from tests.packs import manifest_body
 
@@ -90,6 +95,46 @@ def test_who_mistrusts_an_answer_has_it_computed_anew(client: TestClient, slide:
     # Whoever asks from now on is answered by the new one; the old one is still there for who was told of it.
     assert result_folder(client, post(client, slide)) == result_folder(client, second)
     assert client.get(first["links"]["contours"]).status_code == 200
+
+
+class Otherwise(HalfAndHalf):
+    def predict(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return super().predict(patches) * np.float32(0.5)
+
+
+class OtherDetector(Detector):
+    def predictor(self, pack: ModelPack) -> Predictor:
+        return cast(Predictor, Otherwise())
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_what_is_computed_anew_has_nothing_of_what_was_left(client: TestClient, slide: Path, cancelled: bool) -> None:
+    """Neither of one that has finished and whose worker did not come to clean up, nor of one that is being given up."""
+    first = post(client, slide)
+    if cancelled:
+        left = start_and_leave(client)
+        client.delete(first["links"]["self"])
+    else:
+        left = work(client)
+        stored = result_folder(client, first) / "probability-map.npy"
+    assert any((services_of(client).settings.scratch_dir / left.pieces).iterdir())
+    second = post(client, slide, recompute=True)
+    work(client, OtherDetector)
+    values = np.load(result_folder(client, second) / "probability-map.npy")
+    assert np.nanmax(values) < 0.5
+    if not cancelled:
+        assert np.nanmax(np.load(stored)) > 0.5
+
+
+def start_and_leave(client: TestClient) -> Computation:
+    """A worker that makes its pieces, and has said nothing since."""
+    services = services_of(client)
+    running = services.store.claim()
+    assert running is not None
+    settings = services.settings
+    handler = DetectionHandler(FakeDetector(settings.models_dir), settings.results_dir, settings.scratch_dir)
+    handler(running, JobContext(report=lambda progress: None, cancelled=lambda: False))
+    return running
 
 
 def test_a_slide_that_is_uploaded_twice_is_kept_once(client: TestClient, slide_bytes: bytes) -> None:

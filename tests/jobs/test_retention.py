@@ -152,7 +152,7 @@ def test_what_waits_or_runs_never_expires(store: JobStore, keeping: Keeping) -> 
     for name in ("waiting", "running"):
         put(keeping.uploads / name, days_ago=39)
     put(keeping.results / f".{work.id}.1.partial", days_ago=39)
-    put(keeping.scratch / work.key, days_ago=39)
+    put(keeping.scratch / work.pieces, days_ago=39)
     assert collect_garbage(store, replace(keeping, results_days=1, uploads_days=1)) == Removed((), (), 0)
     assert now(store, running).state is JobState.RUNNING
 

@@ -97,6 +97,7 @@ def _submit(received: Received, services: Services, idempotency_key: str | None,
         },
         priority=_priority(request),
         upload=None if received.folder is None else received.folder.name,
+        anew=bool(request.recompute),
     )
     return services.store.submit(
         question,

@@ -136,14 +136,14 @@ def _folders(leftovers: Leftovers, results: Path, uploads: Path) -> tuple[Path, 
 def _strays(store: JobStore, keeping: Keeping, now: datetime) -> Iterable[Path]:
     # First the folders, then the question who uses them: what begins in between is not in the list.
     results, uploads, scratch = (_entries(folder) for folder in (keeping.results, keeping.uploads, keeping.scratch))
-    locations, ids, keys = store.in_use()
+    locations, ids, pieces = store.in_use()
     # A result that is being written has its computation's id in its name.
     yield from (
         path for path in results if path.name not in locations and not any(each in path.name for each in ids) and _old(path)
     )
     after = now - timedelta(days=keeping.uploads_days) if keeping.uploads_days else None
     yield from (path for path in uploads if not store.uses_upload(path.name, after=after) and _old(path))
-    yield from (path for path in scratch if path.name not in keys)
+    yield from (path for path in scratch if path.name not in pieces)
 
 
 def _entries(folder: Path) -> list[Path]:

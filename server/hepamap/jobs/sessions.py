@@ -153,6 +153,7 @@ def computation_of(row: ComputationRow) -> Computation:
     return Computation(
         id=row.id,
         key=row.key,
+        pieces=row.pieces,
         kind=row.kind,
         payload=row.payload,
         upload=row.upload,

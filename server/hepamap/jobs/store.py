@@ -43,6 +43,7 @@ from hepamap.jobs.tables import ComputationRow, JobRow
 _SUBMIT_TRIES = 10
 _DELETED_AT_ONCE = 500  # databases take only so many parameters in one statement
 _FINISHED = [state.value for state in FINISHED]
+_UNFINISHED = [state.value for state in JobState if state not in FINISHED]
 
 RemovalHook = Callable[[Session, Sequence[str]], None]
 """Called with the ids of jobs that expire, inside the transaction that removes them."""
@@ -127,7 +128,7 @@ class JobStore(Claims):
                 work = None
         shared = work is not None
         if work is None:
-            work = _new_computation(question, now)
+            work = _new_computation(session, question, now)
             session.add(work)
             session.flush()
             wake_a_worker(session, work.priority)
@@ -282,20 +283,20 @@ class JobStore(Claims):
         """What must stay on the disk.
 
         Returns:
-            Locations of results; ids of the computations that wait or run; their keys.
+            Locations of results; ids of the computations that wait or run; places of their pieces.
         """
         with self.reading() as session:
             rows = session.execute(
-                select(ComputationRow.result_location, ComputationRow.id, ComputationRow.key, ComputationRow.state)
+                select(ComputationRow.result_location, ComputationRow.id, ComputationRow.pieces, ComputationRow.state)
             )
-            results, ids, keys = set(), set(), set()
-            for location, work_id, key, state in rows:
+            results, ids, pieces = set(), set(), set()
+            for location, work_id, place, state in rows:
                 if location is not None:
                     results.add(location)
                 if state not in _FINISHED:
                     ids.add(work_id)
-                    keys.add(key)
-        return frozenset(results), frozenset(ids), frozenset(keys)
+                    pieces.add(place)
+        return frozenset(results), frozenset(ids), frozenset(pieces)
 
     def uses_upload(self, name: str, *, after: datetime | None = None) -> bool:
         """Whether a computation refers to an upload.
@@ -349,10 +350,15 @@ def _given(work: ComputationRow, question: Question, is_there: Callable[[str], b
     return True
 
 
-def _new_computation(question: Question, now: datetime) -> ComputationRow:
+def _new_computation(session: Session, question: Question, now: datetime) -> ComputationRow:
+    work_id = str(uuid.uuid4())
+    unfinished = select(ComputationRow.pieces).where(ComputationRow.key == question.key, ComputationRow.state.in_(_UNFINISHED))
+    # Not those of one that has finished: they may have been left behind, and are no part of a fresh answer.
+    going_on = None if question.anew else session.scalars(unfinished.order_by(ComputationRow.created_at.desc()).limit(1)).first()
     return ComputationRow(
-        id=str(uuid.uuid4()),
+        id=work_id,
         key=question.key,
+        pieces=going_on or work_id,
         shared_key=question.key,
         kind=question.kind,
         payload=dict(question.work),

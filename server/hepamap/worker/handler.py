@@ -61,11 +61,11 @@ class DetectionHandler:
             overwrite=True,
             progress=report,
             cancelled=context.cancelled,
-            checkpoint=FolderCheckpoint(self._scratch_dir, work.key, context.kept),
+            checkpoint=FolderCheckpoint(self._scratch_dir, work.pieces, context.kept),
         )
         self._troubles.pop(request.model, None)
         return JobResult(outcome=summary.outcome, warnings=tuple(summary.warnings), location=folder.name)
 
     def clean_up(self, work: Computation) -> None:
         """Remove what only an unfinished detection needs."""
-        FolderCheckpoint(self._scratch_dir, work.key).discard()
+        FolderCheckpoint(self._scratch_dir, work.pieces).discard()
