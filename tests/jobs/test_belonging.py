@@ -10,6 +10,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from alembic import command
+from alembic.config import Config
 from sqlalchemy import create_engine, text
 from structlog.testing import capture_logs
 
@@ -117,12 +119,13 @@ def test_a_database_from_before_there_were_marks_takes_its_own_folder(
 
 
 def test_a_database_is_named_when_it_is_brought_up_to_date(tmp_path: Path) -> None:
-    """And what it has is from before."""
     path = tmp_path / "jobs.sqlite3"
-    engine = open_database(path)
+    engine = create_engine(f"sqlite:///{path}")
+    config = Config()
+    config.set_main_option("script_location", "hepamap.jobs:migrations")
     with engine.begin() as connection:
-        connection.execute(text("DROP TABLE installation"))
-        connection.execute(text("UPDATE alembic_version SET version_num = '0007'"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0007")
     engine.dispose()
     for _ in range(2):
         open_database(path).dispose()
