@@ -116,7 +116,7 @@ class Sessions:
         try:
             with Session(self.engine) as session, session.begin():
                 yield session
-                ending = True
+                ending = True  # what goes wrong from here on may be nothing but the way of the answer
         except IntegrityError:
             raise
         except StaleDataError as error:

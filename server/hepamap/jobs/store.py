@@ -87,8 +87,11 @@ class JobStore(Claims):
             repeated = _repeated(session, idempotency)
             if repeated is None:
                 return self._submit(session, question, idempotency, usable, is_there)
-            work = session.get_one(ComputationRow, repeated.job.computation_id, with_for_update=True)
-            return replace(repeated, shared=not _given(work, question, is_there))
+            if question.upload is None:
+                return repeated
+            # None: it expired in this moment.
+            work = session.get(ComputationRow, repeated.job.computation_id, with_for_update=True)
+            return replace(repeated, shared=work is None or not _given(work, question, is_there))
 
         submission = self.written(ask, tries=_SUBMIT_TRIES)
         if submission is None:
