@@ -243,7 +243,7 @@ class Settings(BaseSettings):
 
     @property
     def scratch_dir(self) -> Path:
-        """What computations that are not finished need to go on where they were; one folder per key."""
+        """What computations that are not finished need to go on where they were; see `Computation.pieces`."""
         return self.data_dir / "scratch"
 
     @property

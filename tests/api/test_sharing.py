@@ -7,17 +7,23 @@ import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from numpy.typing import NDArray
 
 from hepamap.api.app import create_app
 from hepamap.api.idempotency import mark
-from hepamap.model_pack import find_pack, rewrite_manifest, write_pack
+from hepamap.detection import Detector
+from hepamap.jobs.job import Computation, JobResult
+from hepamap.jobs.runner import JobContext
+from hepamap.model_pack import ModelPack, find_pack, rewrite_manifest, write_pack
+from hepamap.predictor import Predictor
 from hepamap.settings import Settings
-from tests.api.conftest import MODEL, post, result_folder, services_of, work
+from hepamap.worker.handler import DetectionHandler
+from tests.api.conftest import MODEL, FakeDetector, HalfAndHalf, post, result_folder, services_of, work
 from tests.api.test_bad_input import check_problem
 from tests.packs import manifest_body
 
@@ -91,6 +97,46 @@ def test_who_mistrusts_an_answer_has_it_computed_anew(client: TestClient, slide:
     assert client.get(first["links"]["contours"]).status_code == 200
 
 
+class Otherwise(HalfAndHalf):
+    def predict(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return super().predict(patches) * np.float32(0.5)
+
+
+class OtherDetector(Detector):
+    def predictor(self, pack: ModelPack) -> Predictor:
+        return cast(Predictor, Otherwise())
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_what_is_computed_anew_has_nothing_of_what_was_left(client: TestClient, slide: Path, cancelled: bool) -> None:
+    """Neither of one that has finished and whose worker did not come to clean up, nor of one that is being given up."""
+    first = post(client, slide)
+    if cancelled:
+        left = start_and_leave(client)
+        client.delete(first["links"]["self"])
+    else:
+        left = work(client)
+        stored = result_folder(client, first) / "probability-map.npy"
+    assert any((services_of(client).settings.scratch_dir / left.pieces).iterdir())
+    second = post(client, slide, recompute=True)
+    work(client, OtherDetector)
+    values = np.load(result_folder(client, second) / "probability-map.npy")
+    assert np.nanmax(values) < 0.5
+    if not cancelled:
+        assert np.nanmax(np.load(stored)) > 0.5
+
+
+def start_and_leave(client: TestClient) -> Computation:
+    """A worker that makes its pieces, and has said nothing since."""
+    services = services_of(client)
+    running = services.store.claim()
+    assert running is not None
+    settings = services.settings
+    handler = DetectionHandler(FakeDetector(settings.models_dir), settings.results_dir, settings.scratch_dir)
+    handler(running, JobContext(report=lambda progress: None, cancelled=lambda: False))
+    return running
+
+
 def test_a_slide_that_is_uploaded_twice_is_kept_once(client: TestClient, slide_bytes: bytes) -> None:
     uploads = services_of(client).settings.uploads_dir
     first, second = (uploaded(client, slide_bytes).json() for _ in range(2))
@@ -110,6 +156,33 @@ def test_a_slide_that_was_sent_serves_who_asked_by_a_path_that_has_gone(client: 
     work(client)
     assert services_of(client).store.claim() is None  # one computation for both
     assert [get(client, analysis)["state"] for analysis in (by_path, sent)] == ["succeeded", "succeeded"]
+
+
+def test_a_slide_that_was_sent_serves_the_next_start_of_one_that_ran_by_a_path(client: TestClient, slide: Path) -> None:
+    store = services_of(client).store
+    by_path = post(client, slide)
+    running = store.claim()
+    assert running is not None
+    sent = uploaded(client, slide.read_bytes()).json()
+    assert store.beat(running, running.progress).owned
+    slide.unlink()
+    store.recover(attempts_max=3)  # its worker was killed
+    work(client)
+    assert store.claim() is None
+    assert [get(client, analysis)["state"] for analysis in (by_path, sent)] == ["succeeded", "succeeded"]
+
+
+def test_a_slide_that_was_sent_to_one_that_runs_by_a_path_does_not_disturb_it(client: TestClient, slide: Path) -> None:
+    by_path = post(client, slide)
+    store = services_of(client).store
+    running = store.claim()
+    assert running is not None
+    sent = uploaded(client, slide.read_bytes()).json()
+    assert store.succeed(running, JobResult("ok", (), "result"))
+    assert [get(client, analysis)["state"] for analysis in (by_path, sent)] == ["succeeded", "succeeded"]
+    for analysis in (by_path, sent):
+        client.delete(analysis["links"]["self"]).raise_for_status()
+    assert list(services_of(client).settings.uploads_dir.iterdir()) == []
 
 
 def test_a_marked_request_that_comes_again_is_the_same_analysis(client: TestClient, slide: Path) -> None:

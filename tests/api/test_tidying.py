@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,6 +20,7 @@ from hepamap.api.tidying import tidying
 from hepamap.cli.app import app
 from hepamap.delivery.outbox import Outbox
 from hepamap.delivery.tables import DeliveryRow
+from hepamap.jobs.belonging import MARK_NAME
 from hepamap.jobs.job import Job, Leftovers
 from hepamap.jobs.store import JobStore
 from hepamap.operations.folders import make_folders
@@ -103,6 +105,25 @@ def test_what_the_disk_says_is_logged_without_the_file(
     with capture_logs() as logs:
         asyncio.run(one_round())
     assert [(entry["event"], entry["reason"]) for entry in logs] == [("not_tidied", "Permission denied")]
+
+
+def test_a_folder_of_another_database_is_left_alone_and_said(settings: Settings, store: JobStore) -> None:
+    (settings.data_dir / MARK_NAME).write_text("another")
+    stray = settings.uploads_dir / "stray"
+    stray.mkdir()
+    os.utime(stray, (0, 0))
+
+    async def one_round() -> None:
+        async with tidying(store, keeping_of(settings), None):
+            for _ in range(100):
+                await asyncio.sleep(0.05)
+                if logs:
+                    break
+
+    with capture_logs() as logs:
+        asyncio.run(one_round())
+    assert [(entry["event"], entry["log_level"]) for entry in logs] == [("data_folder_of_another_database", "warning")]
+    assert stray.exists()
 
 
 def test_its_end_waits_for_what_is_under_way(settings: Settings, store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:

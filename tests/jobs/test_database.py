@@ -137,6 +137,7 @@ def test_the_jobs_of_an_older_database_are_kept(tmp_path: Path) -> None:
     assert cancelled.finished_at == datetime(2026, 1, 2, tzinfo=UTC)
     work = store.claim()
     assert work is not None
+    assert work.pieces == "same"  # where the version before has put them
     assert (work.id, work.payload["detection"]) == (waiting.computation_id, {"slide_path": "a.tif"})
     assert add(store, key="same").state is JobState.QUEUED
     store.close()

@@ -3,16 +3,22 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy.orm import Session
 
+from hepamap.access.audit import AuditEvent, AuditTrail
+from hepamap.jobs import retention
+from hepamap.jobs.errors import JobStoreError
 from hepamap.jobs.job import Job, JobResult
 from hepamap.jobs.retention import Keeping, Removed, collect_garbage
 from hepamap.jobs.states import JobState
 from hepamap.jobs.store import JobStore
+from hepamap.operations.keeping import noted_in
 from tests.clock import Clock
 from tests.jobs.questions import FAILURE, add, claimed, now, question
 
@@ -24,7 +30,7 @@ def keeping(tmp_path: Path) -> Keeping:
     results, uploads, scratch = (tmp_path / name for name in ("results", "uploads", "scratch"))
     for folder in (results, uploads, scratch):
         folder.mkdir()
-    return Keeping(results, uploads, scratch, results_days=0, uploads_days=0)
+    return Keeping(tmp_path, results, uploads, scratch, results_days=0, uploads_days=0)
 
 
 @pytest.fixture
@@ -74,6 +80,58 @@ def test_what_finished_long_ago_goes_with_its_files(store: JobStore, keeping: Ke
     assert list(keeping.uploads.iterdir()) == []
 
 
+def test_others_get_in_while_many_expire(
+    store: JobStore, keeping: Keeping, place: Path | str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "_AT_ONCE", 3)
+    old = [done(store, keeping, f"old-{number}").id for number in range(8)]
+    at_once: list[int] = []
+    waited: list[int] = []
+    another = JobStore.open(place)
+    trail = AuditTrail(another.engine)
+
+    def speak() -> None:
+        trail.append(AuditEvent("other", "act", 200))
+        waited.append(len(at_once))
+
+    speaking = threading.Thread(target=speak)
+
+    def note(session: Session, job_ids: Sequence[str]) -> None:
+        noted_in(AuditTrail(store.engine), "me")(session, job_ids)
+        at_once.append(len(job_ids))
+        if not speaking.is_alive() and not waited:
+            speaking.start()  # its entry has to wait until this transaction is over, and no longer
+
+    removed = collect_garbage(store, replace(keeping, results_days=30), on_removed=note)
+    speaking.join()
+    assert at_once == [3, 3, 2]
+    assert waited == [1]
+    assert (set(removed.jobs), names(removed)) == (set(old), sorted(f"old-{number}" for number in range(8)))
+    assert removed.bytes == 8000
+    assert trail.verify().seq == 9
+    another.close()
+
+
+def test_what_expired_before_the_database_went_away_leaves_nothing(
+    store: JobStore, keeping: Keeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "_AT_ONCE", 2)
+    for number in range(5):
+        done(store, keeping, f"old-{number}")
+    times: list[int] = []
+
+    def note(_session: Session, _job_ids: Sequence[str]) -> None:
+        times.append(1)
+        if len(times) == 2:
+            raise JobStoreError("It went away.", cure="Wait.")
+
+    with pytest.raises(JobStoreError):
+        collect_garbage(store, replace(keeping, results_days=30), on_removed=note)
+    left = {job.result.location for job in store.page().jobs if job.result is not None}
+    assert len(left) == 3
+    assert {path.name for path in keeping.results.iterdir()} == left
+
+
 def test_a_dry_run_says_the_same_and_does_nothing(store: JobStore, keeping: Keeping) -> None:
     old = done(store, keeping, "old", upload="slide")
     put(keeping.uploads / "slide")
@@ -94,7 +152,7 @@ def test_what_waits_or_runs_never_expires(store: JobStore, keeping: Keeping) -> 
     for name in ("waiting", "running"):
         put(keeping.uploads / name, days_ago=39)
     put(keeping.results / f".{work.id}.1.partial", days_ago=39)
-    put(keeping.scratch / work.key, days_ago=39)
+    put(keeping.scratch / work.pieces, days_ago=39)
     assert collect_garbage(store, replace(keeping, results_days=1, uploads_days=1)) == Removed((), (), 0)
     assert now(store, running).state is JobState.RUNNING
 
@@ -151,7 +209,8 @@ def test_a_computation_that_outlived_its_jobs_goes_when_it_has_ended(store: JobS
 
 
 def test_folders_that_are_not_there_yet_are_no_trouble(store: JobStore, tmp_path: Path) -> None:
-    nowhere = Keeping(tmp_path / "a", tmp_path / "b", tmp_path / "c", 1, 1)
+    data = tmp_path / "data"
+    nowhere = Keeping(data, data / "a", data / "b", data / "c", 1, 1)
     assert collect_garbage(store, nowhere) == Removed((), (), 0)
 
 

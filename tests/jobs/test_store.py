@@ -82,6 +82,36 @@ def test_a_result_that_was_lost_answers_nobody_any_more(store: JobStore) -> None
     assert now(store, first).result == RESULT
 
 
+def test_only_who_follows_one_that_is_being_given_up_goes_on_from_its_pieces(store: JobStore) -> None:
+    first = add(store, key="same")
+    claimed(store)
+    store.request_cancel(first.id)
+    second = add(store, key="same")
+    assert work_now(store, second).pieces == work_now(store, first).pieces
+    store.request_cancel(second.id)
+    third = add(store, key="same", anew=True)
+    other = add(store, key="other")
+    assert len({work_now(store, job).pieces for job in (second, third, other)}) == 3
+
+
+def test_what_is_computed_again_begins_without_the_pieces_that_were_left(store: JobStore) -> None:
+    first = add(store, key="same")
+    store.succeed(claimed(store), RESULT)
+    again = store.submit(question(key="same"), usable=lambda _: False).job
+    assert work_now(store, again).pieces != work_now(store, first).pieces
+    assert not store.wanted(work_now(store, first).pieces)
+    assert store.wanted(work_now(store, again).pieces)
+
+
+def test_pieces_stay_the_same_from_start_to_start(store: JobStore) -> None:
+    add(store)
+    first = claimed(store)
+    store.hand_back(first)
+    second = claimed(store)
+    store.recover(attempts_max=9)
+    assert first.pieces == second.pieces == claimed(store).pieces
+
+
 def test_who_joins_with_more_urgency_pulls_the_computation_forward(store: JobStore) -> None:
     add(store, key="slow", priority=0)
     add(store, key="other", priority=5)

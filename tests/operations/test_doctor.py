@@ -18,7 +18,9 @@ import pytest
 
 from hepamap.access.keys import KeyStore
 from hepamap.access.scopes import Scope
+from hepamap.jobs.belonging import MARK_NAME, bind
 from hepamap.jobs.database import open_database
+from hepamap.jobs.store import JobStore
 from hepamap.model_pack import write_pack
 from hepamap.operations.doctor import CHECKS, examine
 from hepamap.operations.findings import Finding, Level
@@ -159,6 +161,17 @@ def test_a_database_server_that_does_not_answer(settings: Settings) -> None:
     assert bad(away)["database"].cure == (
         "Check that PostgreSQL runs and takes this user, and that no newer hepamap has used the database."
     )
+
+
+def test_a_data_folder_of_another_database(settings: Settings) -> None:
+    (settings.data_dir / "results" / "of-another").mkdir(parents=True)
+    finding = bad(settings)["database"]
+    assert (finding.level, "another database" in finding.detail) == (Level.WARNING, True)
+    assert "hepamap gc --bind" in (finding.cure or "")
+    assert not (settings.data_dir / MARK_NAME).exists()
+    with closing(JobStore.open(settings.database)) as store:
+        bind(store, settings.data_dir)
+    assert bad(settings) == {}
 
 
 def test_a_clock_that_was_set_back(settings: Settings) -> None:

@@ -16,7 +16,8 @@ from hepamap.api.services import Services
 from hepamap.api.uploads import Received
 from hepamap.detection import ANALYSIS, ClientView, DetectionRequest, check_request
 from hepamap.errors import HepamapError
-from hepamap.jobs.job import Idempotency, JobResult, Question, Submission
+from hepamap.jobs.errors import JobStoreError
+from hepamap.jobs.job import Idempotency, Job, JobResult, Question, Submission
 from hepamap.results import SUMMARY_NAME, frame_json
 
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # in JSON it cannot stand but like this
@@ -26,6 +27,8 @@ REGION_PRIORITY = 10
 
 def submit(received: Received, services: Services, *, idempotency_key: str | None = None, caller: str = "local") -> Submission:
     """Check a request and make a job of it; an upload is removed where the request is refused, or already answered.
+
+    It stays where nobody knows whether the job was stored: in its analysis, or until it is a stray.
 
     Args:
         received: what came in.
@@ -38,6 +41,10 @@ def submit(received: Received, services: Services, *, idempotency_key: str | Non
     """
     try:
         submission = _submit(received, services, idempotency_key, caller)
+    except JobStoreError as error:
+        if not error.perhaps_stored:
+            received.discard()
+        raise
     except HepamapError as error:
         if received.folder is not None:
             error.message = without_folder(error.message, received.folder)
@@ -65,7 +72,8 @@ def _submit(received: Received, services: Services, idempotency_key: str | None,
     idempotency = None if idempotency_key is None else _idempotency(idempotency_key, caller, request, received)
     # Before the slide is looked at: it may have gone since, and the answer is the same all the same.
     repeated = None if idempotency is None else services.store.find_repeated(idempotency)
-    if repeated is not None:
+    brings_slide = received.folder is not None or request.slide.upload is not None
+    if repeated is not None and not (brings_slide and _lacks_slide(repeated, services)):
         return Submission(repeated, repeated=True, shared=True)
     if request.callback is not None:
         # Refused now, and not when the analysis has finished and nobody looks.
@@ -89,10 +97,23 @@ def _submit(received: Received, services: Services, idempotency_key: str | None,
         },
         priority=_priority(request),
         upload=None if received.folder is None else received.folder.name,
+        anew=bool(request.recompute),
     )
     return services.store.submit(
-        question, idempotency=idempotency, usable=lambda result: not request.recompute and _is_stored(result, services)
+        question,
+        idempotency=idempotency,
+        usable=lambda result: not request.recompute and _is_stored(result, services),
+        is_there=lambda upload: _is_kept(upload, services),
     )
+
+
+def _lacks_slide(job: Job, services: Services) -> bool:
+    """Whether a job cannot be done any more unless it gets the slide that comes with its request now."""
+    return not job.finished and job.upload is not None and not _is_kept(job.upload, services)
+
+
+def _is_kept(upload: str, services: Services) -> bool:
+    return (services.settings.uploads_dir / upload).is_dir()
 
 
 def _is_stored(result: JobResult, services: Services) -> bool:

@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from hepamap.access.audit import AuditTrail
 from hepamap.delivery.outbox import Outbox
 from hepamap.errors import HepamapError, reason_of
-from hepamap.jobs.retention import Keeping, collect_garbage
+from hepamap.jobs.retention import FOREIGN_CURE, Keeping, collect_garbage
 from hepamap.jobs.store import JobStore, ignore_removed
 from hepamap.operations.keeping import noted_in
 
@@ -61,5 +61,7 @@ async def _tidy(store: JobStore, keeping: Keeping, trail: AuditTrail | None, eve
 def _collect(store: JobStore, keeping: Keeping, trail: AuditTrail | None) -> None:
     noted = ignore_removed if trail is None else noted_in(trail, _ACTOR)
     removed = collect_garbage(store, keeping, on_removed=noted)
+    if removed.foreign:
+        _log.warning("data_folder_of_another_database", folder=str(keeping.data), cure=FOREIGN_CURE)
     if removed.jobs or removed.folders:
         _log.info("tidied", analyses=len(removed.jobs), folders=len(removed.folders), bytes=removed.bytes)

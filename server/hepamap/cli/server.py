@@ -68,24 +68,32 @@ def _require_worker(settings: Settings) -> None:
 
 def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Remove nothing, only say what would go.")] = False,
+    bind: Annotated[
+        bool,
+        typer.Option("--bind", help="The data folder belongs to this database from now on, whatever it belonged to before."),
+    ] = False,
 ) -> None:
     """Remove expired analyses and uploads, and files that a crash left; the server does the same once an hour.
 
     HEPAMAP_KEEP_RESULTS_DAYS and HEPAMAP_KEEP_UPLOADS_DAYS say how long they are kept. What an analysis that waits or runs
-    needs is never removed.
+    needs is never removed, nor what may belong to another database.
     """
     from contextlib import closing
 
     from hepamap.access.audit import AuditTrail
     from hepamap.cli.keys import account
-    from hepamap.jobs.retention import collect_garbage
+    from hepamap.jobs.belonging import bind as bind_to
+    from hepamap.jobs.database import open_existing
+    from hepamap.jobs.retention import FOREIGN_CURE, collect_garbage
     from hepamap.jobs.store import JobStore
     from hepamap.operations.folders import make_folders
     from hepamap.operations.keeping import keeping_of, noted_in
 
     settings = Settings()
-    make_folders(settings)
-    with closing(JobStore.open(settings.database)) as store:
+    with closing(JobStore(open_existing(settings.database))) as store:
+        if bind and not dry_run:
+            make_folders(settings)
+            bind_to(store, settings.data_dir)
         removed = collect_garbage(
             store,
             keeping_of(settings),
@@ -96,5 +104,8 @@ def gc(
         typer.echo(f"analysis {job}")
     for folder in removed.folders:
         typer.echo(f"folder {folder}")
+    if removed.foreign:
+        typer.echo(f"What lies in {settings.data_dir} is not all this database's: files that it does not know stay.", err=True)
+        typer.echo(f"  {FOREIGN_CURE}", err=True)
     done = "would be removed" if dry_run else "removed"
     typer.echo(f"{len(removed.jobs)} analyses, {len(removed.folders)} folders, {removed.bytes / 1e6:.1f} MB {done}.")

@@ -59,9 +59,9 @@ class Claims(Sessions):
             row = session.get(ComputationRow, work_id)
             return None if row is None else computation_of(row)
 
-    def wanted(self, key: str) -> bool:
-        """Whether a computation of this key waits or runs."""
-        unfinished = (ComputationRow.key == key) & ComputationRow.state.not_in([state.value for state in FINISHED])
+    def wanted(self, pieces: str) -> bool:
+        """Whether a computation that may go on from these pieces waits or runs."""
+        unfinished = (ComputationRow.pieces == pieces) & ComputationRow.state.not_in([state.value for state in FINISHED])
         with self.reading() as session:
             return bool(session.scalar(select(exists().where(unfinished))))
 

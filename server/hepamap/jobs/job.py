@@ -48,6 +48,8 @@ class Computation:
     id: str
     key: str
     """What is computed; two computations with one key have one answer."""
+    pieces: str
+    """Name of the place for what helps the next start to go on; another computation has it only if it goes on from this one."""
     kind: str
     payload: Mapping[str, Any]
     """What the handler needs."""
@@ -119,6 +121,8 @@ class Question:
     """The client's own part, as JSON."""
     priority: int = 0
     upload: str | None = None
+    anew: bool = False
+    """A new computation begins with nothing, and does not go on from one of its key that is being given up."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -207,9 +207,9 @@ class JobRunner:
 
 
 def clean_up_after(work: Computation, store: Claims, clean_up: CleanUp) -> None:
-    """Remove what helped to go on with a computation that has ended, unless another one of its key can go on from there."""
+    """Remove what helped to go on with a computation that has ended, unless another one can go on from there."""
     try:
-        if store.wanted(work.key):
+        if store.wanted(work.pieces):
             return
     except JobStoreError as error:
         # What nobody wants is found within the hour by whoever tidies.

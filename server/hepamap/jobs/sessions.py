@@ -121,15 +121,18 @@ class Sessions:
 
     @contextmanager
     def _session(self) -> Iterator[Session]:
+        ending = False
         try:
             with Session(self.engine) as session, session.begin(), asked_through(session):
                 yield session
+                ending = True  # what goes wrong from here on may be nothing but the way of the answer
         except IntegrityError:
             raise
         except StaleDataError as error:
             raise too_busy(overtaken=True) from error
         except (DBAPIError, PendingRollbackError, TimeoutError) as error:
-            raise unanswered((error.orig if isinstance(error, DBAPIError) else None) or error) from error
+            cause = (error.orig if isinstance(error, DBAPIError) else None) or error
+            raise unanswered(cause, perhaps_stored=ending) from error
 
 
 def marked(session: Session, kind: type[M], idempotency: Idempotency | None) -> M | None:
@@ -159,6 +162,7 @@ def computation_of(row: ComputationRow) -> Computation:
     return Computation(
         id=row.id,
         key=row.key,
+        pieces=row.pieces,
         kind=row.kind,
         payload=row.payload,
         upload=row.upload,

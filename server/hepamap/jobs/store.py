@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -42,6 +43,7 @@ from hepamap.jobs.tables import ComputationRow, JobRow
 _SUBMIT_TRIES = 10
 _DELETED_AT_ONCE = 500  # databases take only so many parameters in one statement
 _FINISHED = [state.value for state in FINISHED]
+_UNFINISHED = [state.value for state in JobState if state not in FINISHED]
 
 RemovalHook = Callable[[Session, Sequence[str]], None]
 """Called with the ids of jobs that expire, inside the transaction that removes them."""
@@ -51,7 +53,7 @@ def ignore_removed(_session: Session, _job_ids: Sequence[str]) -> None:
     """Nobody wants to know."""
 
 
-def _always(_: JobResult) -> bool:
+def _always(_: object) -> bool:
     return True
 
 
@@ -66,6 +68,7 @@ class JobStore(Claims):
         *,
         idempotency: Idempotency | None = None,
         usable: Callable[[JobResult], bool] = _always,
+        is_there: Callable[[str], bool] = _always,
     ) -> Submission:
         """Make a job of a question; it joins the computation of its key, or a new one is queued, in one transaction.
 
@@ -73,13 +76,22 @@ class JobStore(Claims):
             question: what is asked for.
             idempotency: the client's mark; where it was here before, its job is the answer.
             usable: whether a stored result is still there; one that is not answers nobody any more.
+            is_there: whether an upload is; the question's own takes the place of one that is not.
 
         Raises:
             IdempotencyKeyReusedError: the mark was here before, on another request.
+            JobStoreError: the database does not answer; `perhaps_stored` says that the job may be there all the same.
         """
 
         def ask(session: Session) -> Submission:
-            return _repeated(session, idempotency) or self._submit(session, question, idempotency, usable)
+            repeated = _repeated(session, idempotency)
+            if repeated is None:
+                return self._submit(session, question, idempotency, usable, is_there)
+            if question.upload is None:
+                return repeated
+            # None: it expired in this moment.
+            work = session.get(ComputationRow, repeated.job.computation_id, with_for_update=True)
+            return replace(repeated, shared=work is None or not _given(work, question, is_there))
 
         submission = self.written(ask, tries=_SUBMIT_TRIES)
         if submission is None:
@@ -97,7 +109,12 @@ class JobStore(Claims):
             return None if repeated is None else repeated.job
 
     def _submit(
-        self, session: Session, question: Question, idempotency: Idempotency | None, usable: Callable[[JobResult], bool]
+        self,
+        session: Session,
+        question: Question,
+        idempotency: Idempotency | None,
+        usable: Callable[[JobResult], bool],
+        is_there: Callable[[str], bool],
     ) -> Submission:
         now = self._clock()
         work = session.scalars(
@@ -114,15 +131,14 @@ class JobStore(Claims):
                 work = None
         shared = work is not None
         if work is None:
-            work = _new_computation(question, now)
+            work = _new_computation(session, question, now)
             session.add(work)
             session.flush()
             wake_a_worker(session, work.priority)
-        elif work.state == JobState.QUEUED.value:
-            work.priority = max(work.priority, question.priority)
-            if work.upload is None and question.upload is not None:
-                # A file at a path may go before a worker comes; a copy that was sent stays until it is done.
-                work.payload, work.upload, shared = dict(question.work), question.upload, False
+        else:
+            if work.state == JobState.QUEUED.value:
+                work.priority = max(work.priority, question.priority)
+            shared = not _given(work, question, is_there)
         job = JobRow(
             id=str(uuid.uuid4()),
             computation_id=work.id,
@@ -239,16 +255,25 @@ class JobStore(Claims):
                 return None
             return _forget(session, [job_id])
 
-    def expire(self, before: datetime, *, dry_run: bool = False, on_removed: RemovalHook = ignore_removed) -> Leftovers:
-        """Forget all jobs that finished before a time, and computations that no job refers to.
+    def expire(
+        self,
+        before: datetime,
+        *,
+        at_most: int | None = None,
+        dry_run: bool = False,
+        on_removed: RemovalHook = ignore_removed,
+    ) -> Leftovers:
+        """Forget jobs that finished before a time, oldest first, and computations that no job refers to.
 
         Args:
             before: UTC.
+            at_most: so many jobs; None: all. Nobody else writes meanwhile on SQLite, or into the audit trail.
             dry_run: change nothing, only say what would go.
             on_removed: told of the jobs that go.
         """
         over = case((JobRow.cancelled_at.is_not(None), JobRow.cancelled_at), else_=ComputationRow.finished_at)
         query = select(JobRow.id).join(ComputationRow).where(over < before, JobRow.created_at < before)
+        query = query.order_by(JobRow.created_at, JobRow.id).limit(at_most)
         with self.writing() as session:
             leftovers = _forget(session, session.scalars(query).all())
             if dry_run:
@@ -261,20 +286,20 @@ class JobStore(Claims):
         """What must stay on the disk.
 
         Returns:
-            Locations of results; ids of the computations that wait or run; their keys.
+            Locations of results; ids of the computations that wait or run; places of their pieces.
         """
         with self.reading() as session:
             rows = session.execute(
-                select(ComputationRow.result_location, ComputationRow.id, ComputationRow.key, ComputationRow.state)
+                select(ComputationRow.result_location, ComputationRow.id, ComputationRow.pieces, ComputationRow.state)
             )
-            results, ids, keys = set(), set(), set()
-            for location, work_id, key, state in rows:
+            results, ids, pieces = set(), set(), set()
+            for location, work_id, place, state in rows:
                 if location is not None:
                     results.add(location)
                 if state not in _FINISHED:
                     ids.add(work_id)
-                    keys.add(key)
-        return frozenset(results), frozenset(ids), frozenset(keys)
+                    pieces.add(place)
+        return frozenset(results), frozenset(ids), frozenset(pieces)
 
     def uses_upload(self, name: str, *, after: datetime | None = None) -> bool:
         """Whether a computation refers to an upload.
@@ -314,10 +339,29 @@ def _repeated(session: Session, idempotency: Idempotency | None) -> Submission |
     return Submission(job_of(*found), repeated=True, shared=True)
 
 
-def _new_computation(question: Question, now: datetime) -> ComputationRow:
+def _given(work: ComputationRow, question: Question, is_there: Callable[[str], bool]) -> bool:
+    """Whether a computation takes the copy of the slide that came with a question, for all starts from now on.
+
+    A file at a path may go before a worker has done with it, or before another one has to begin again; a copy that was sent
+    stays until it is done.
+    """
+    if question.upload is None or work.key != question.key or work.state in _FINISHED:
+        return False
+    if work.upload is not None and is_there(work.upload):
+        return False
+    work.payload, work.upload = dict(question.work), question.upload
+    return True
+
+
+def _new_computation(session: Session, question: Question, now: datetime) -> ComputationRow:
+    work_id = str(uuid.uuid4())
+    unfinished = select(ComputationRow.pieces).where(ComputationRow.key == question.key, ComputationRow.state.in_(_UNFINISHED))
+    # Not those of one that has finished: they may have been left behind, and are no part of a fresh answer.
+    going_on = None if question.anew else session.scalars(unfinished.order_by(ComputationRow.created_at.desc()).limit(1)).first()
     return ComputationRow(
-        id=str(uuid.uuid4()),
+        id=work_id,
         key=question.key,
+        pieces=going_on or work_id,
         shared_key=question.key,
         kind=question.kind,
         payload=dict(question.work),

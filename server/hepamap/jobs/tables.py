@@ -54,6 +54,7 @@ class ComputationRow(Base):
     key: Mapped[str] = mapped_column(String(64))
     shared_key: Mapped[str | None] = mapped_column(String(64), unique=True)
     """The key as long as further jobs may join, else null: at most one computation of a key is open to others."""
+    pieces: Mapped[str] = mapped_column(String(64), server_default="")
     kind: Mapped[str] = mapped_column(String(32))
     payload: Mapped[dict[str, Any]] = mapped_column(JSON)
     upload: Mapped[str | None] = mapped_column(String(64), index=True)
@@ -107,6 +108,15 @@ class QueueSchemaRow(Base):
     __tablename__ = "queue_schema"
 
     version: Mapped[str] = mapped_column(String(128), primary_key=True)
+
+
+class InstallationRow(Base):
+    """The one row that names the database; see `belonging`."""
+
+    __tablename__ = "installation"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    made_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class WorkerRow(Base):

@@ -15,6 +15,7 @@ from hepamap.settings import Settings
 def keeping_of(settings: Settings) -> Keeping:
     """What `jobs.retention` needs to know."""
     return Keeping(
+        data=settings.data_dir,
         results=settings.results_dir,
         uploads=settings.uploads_dir,
         scratch=settings.scratch_dir,

@@ -24,21 +24,21 @@ _MAGIC = b"\x93NUMPY"
 
 
 class FolderCheckpoint:
-    """One file per piece, in a folder that has the name of the computation's key: no other question ever reads it.
+    """One file per piece, in a folder that only one computation has, and who goes on from it: no other question ever reads it.
 
     A piece is there whole or not at all, also after a power cut. A disk that takes no more costs the chance to go on
     later, and not the computation.
     """
 
-    def __init__(self, folder: Path, key: str, kept: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, folder: Path, name: str, kept: Callable[[], None] = lambda: None) -> None:
         """Pieces of a computation.
 
         Args:
             folder: of all computations.
-            key: the computation's.
+            name: of this one's; see `Computation.pieces`.
             kept: told of each piece that was not there before.
         """
-        self._folder = folder / _usable(key)
+        self._folder = folder / _usable(name)
         self._kept = kept
 
     def load(self, unit: str) -> Piece | None:

@@ -61,7 +61,7 @@ class DetectionHandler:
             overwrite=True,
             progress=report,
             cancelled=context.cancelled,
-            checkpoint=FolderCheckpoint(self._scratch_dir, work.key, context.kept),
+            checkpoint=FolderCheckpoint(self._scratch_dir, work.pieces, context.kept),
         )
         self._forget_trouble(request.model)
         return JobResult(outcome=summary.outcome, warnings=tuple(summary.warnings), location=folder.name)
@@ -80,4 +80,4 @@ class DetectionHandler:
 
     def clean_up(self, work: Computation) -> None:
         """Remove what only an unfinished detection needs."""
-        FolderCheckpoint(self._scratch_dir, work.key).discard()
+        FolderCheckpoint(self._scratch_dir, work.pieces).discard()
