@@ -159,7 +159,8 @@ STATUS = {"archive_too_large": 413}
 
 
 def everything_below(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+    """But for the database's mark, which the server makes as soon as it tidies for the first time."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if "database.id" not in path.name}
 
 
 @pytest.mark.parametrize(("make", "code"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])

@@ -88,7 +88,7 @@ def test_a_stuck_worker_ends_when_it_is_to_stop(started: Callable[..., Server], 
 
 
 def test_one_that_stops_all_of_python_is_ended_too(started: Callable[..., Server], slide: Path) -> None:
-    server = started(worker_stuck_s=1.0, worker_attempts_max=1)
+    server = started(worker_stuck_s=3.0, worker_attempts_max=1)
     bad, good = (server.post(slide, threshold=threshold) for threshold in (LOCKED, WELL))
     wait_for(lambda: server.get(good)["state"] == "succeeded", 60)
     assert server.get(bad)["error"]["code"] == "worker_lost"
