@@ -142,7 +142,7 @@ $(EXPERIMENT)/evaluation-%/report.json: $(foreach name,$(EXPERIMENT_MODELS),$(EX
 	$(BIN)/hepamap evaluate $(EXPERIMENT)/slides/$*.csv $(foreach name,$(EXPERIMENT_MODELS),--model experiment-$(name)) --mode dense \
 		--without-overlap $(MORE_ON_$*) $(MODELS) --out $(EXPERIMENT)/evaluation-$*
 
-experiment: $(EXPERIMENT)/evaluation-resections/report.json $(EXPERIMENT)/evaluation-biopsies/report.json  ## The paper's experiment, scaled down, on synthetic slides (about three hours): docs/experiment.md.
+experiment: $(EXPERIMENT)/evaluation-resections/report.json $(EXPERIMENT)/evaluation-biopsies/report.json  ## The paper's experiment, scaled down, on synthetic slides (three hours with bfloat16; without, the trainings alone take four): docs/experiment.md.
 	$(BIN)/hepamap study panels $(EXPERIMENT)/slides/$(PANELS).tif --annotations $(EXPERIMENT)/slides/$(PANELS).geojson --model-5x experiment-5x \
 		--model-10x experiment-10x --unet experiment-unet-5x --fcn experiment-fcn-5x --out $(EXPERIMENT)/panels.png $(MODELS)
 	$(BIN)/hepamap study stride $(EXPERIMENT)/slides/biopsies.csv --model experiment-5x --mode patch --stride 16 --stride 32 --stride 48 \
