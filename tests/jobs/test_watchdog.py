@@ -115,3 +115,11 @@ def test_nobody_is_ended_while_there_is_no_job(guarding: Guarding, work: Computa
     time.sleep(0.5)
     dog.end()
     assert ends == []
+
+
+def test_a_job_is_guarded_from_its_first_moment(work: Computation) -> None:
+    """It may hold the interpreter's lock before the watchdog, a thread like others, gets to look for the first time."""
+    told: list[float] = []
+    dog = Watchdog(WatchdogLimits(stuck_s=7.0), last_resort=told.append)
+    dog.guard(watched(work))
+    assert told == [7.0 + 5.0]

@@ -68,6 +68,8 @@ class Watchdog(threading.Thread):
     def guard(self, watch: Watch | None) -> None:
         """Look after a job from now on; None: there is none."""
         self._watch = watch
+        # Here too, in the thread of the job: it may hold the interpreter's lock before the watchdog gets to its first look.
+        self._put_off_the_last_resort()
 
     def end(self) -> None:
         """Look no more."""
@@ -78,7 +80,7 @@ class Watchdog(threading.Thread):
     def run(self) -> None:
         """Look until the end."""
         while not self._ended.wait(self._look_s):
-            self._last_resort(self._limits.stuck_s + _LAST_RESORT_S)
+            self._put_off_the_last_resort()
             watch = self._watch
             why = None if watch is None else self._why_stuck(watch, time.monotonic())
             if watch is None or why is None:
@@ -94,6 +96,9 @@ class Watchdog(threading.Thread):
             )
             self._end_process(STUCK_STATUS)
             return
+
+    def _put_off_the_last_resort(self) -> None:
+        self._last_resort(self._limits.stuck_s + _LAST_RESORT_S)
 
     def _why_stuck(self, watch: Watch, now: float) -> str | None:
         if now - watch.heard_at >= self._limits.stuck_s:
