@@ -1,4 +1,4 @@
-"""Whole-slide images: the only module that knows OpenSlide.
+"""Whole-slide images: with what it is made of (`slide_files`, `pixel_size`), the only module that knows OpenSlide.
 
 Reads are asked for in µm per pixel; which pyramid level is decoded and how it is brought to the exact resolution stays
 in here. Every pixel of an answer depends only on its place on the slide, never on the window that was asked for.
@@ -6,7 +6,6 @@ in here. Every pixel of an answer depends only on its place on the slide, never 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -26,17 +25,11 @@ from hepamap.errors import (
 )
 from hepamap.geometry import PixelSize, Region, Size
 from hepamap.kept import LastKept
+from hepamap.pixel_size import PixelSizeSource, find_pixel_size, metadata_pixel_sizes
 from hepamap.resampling import AxisSampling, area_average
 from hepamap.slide_files import fingerprint_of, open_openslide
 from hepamap.timing import StageClock
 
-SANE_PIXEL_SIZE_UM = (0.05, 100.0)
-"""A microscope slide's pixel is at least 0.05 µm (past 100X) and at most 100 µm (an overview) wide."""
-
-PIXEL_SIZE_TOLERANCE = 0.02
-"""Viewers and servers round a pixel size differently; sides this share apart are another slide or another scale."""
-
-_MAX_ANISOTROPY = 1.5
 _COARSER_TOLERANCE = 1.05  # a slide up to 5 % coarser than the model is interpolated, not refused
 _LEVEL_TOLERANCE = 1.01  # a level up to 1 % coarser than asked for still serves: scanners round their pixel sizes
 _BLOCK_PX = 1024  # longest side of what is decoded at once, level px: bounds the memory of any read
@@ -44,14 +37,6 @@ _ANCHOR_PX = 1024  # where OpenSlide's place on a level is not whole, reads begi
 _ANCHORED_KEPT = 32  # such blocks that are kept, 3 MB each: strips are lower than they, and each strip needs all that it touches
 _CACHE_BYTES = 64 * 2**20  # decoded tiles that OpenSlide keeps: of most slides, a row of tiles under the widest strip
 _MARGIN_PX = 2  # read around such a block and cut off: OpenSlide blends its outermost pixels with nothing
-
-
-@dataclass(frozen=True, slots=True)
-class PixelSizeSource:
-    """A pixel size, and where it was found: `metadata`, `client` or `override`."""
-
-    pixel_size: PixelSize
-    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +98,7 @@ class Slide:
         try:
             found: PixelSizeSource | None = None
             with suppress(PixelSizeInvalidError) if senseless_is_missing else nullcontext():
-                found = _find_pixel_size(path, _properties_of(handle), mpp_override_um, client_pixel_size)
+                found = find_pixel_size(path, _properties_of(handle), mpp_override_um, client_pixel_size)
             return cls(path, handle, found)
         except BaseException:
             handle.close()
@@ -175,7 +160,7 @@ class Slide:
     @property
     def metadata_pixel_size(self) -> PixelSize | None:
         """What the file itself says, if it is sane; to compare with an override."""
-        return _metadata_pixel_size(self._properties)[0]
+        return metadata_pixel_sizes(self._properties)[0]
 
     @property
     def override_pixel_size(self) -> PixelSize | None:
@@ -351,64 +336,3 @@ def _properties_of(handle: openslide.OpenSlide) -> dict[str, str]:
         with suppress(KeyError):
             found[name] = handle.properties[name]
     return found
-
-
-def _find_pixel_size(
-    path: Path, properties: Mapping[str, str], override_um: float | None, client: PixelSize | None
-) -> PixelSizeSource | None:
-    if override_um is not None:
-        return PixelSizeSource(_require_sane(PixelSize(override_um, override_um), "The pixel size that was given"), "override")
-    own, stated = _metadata_pixel_size(properties)
-    if own is not None:
-        return PixelSizeSource(own, "metadata")
-    if client is not None:
-        return PixelSizeSource(_require_sane(client, "The pixel size that the viewer sent"), "client")
-    if stated is not None:
-        _require_sane(stated, f"The pixel size in the slide {path.name}")
-    return None
-
-
-def _require_sane(pixel_size: PixelSize, subject: str) -> PixelSize:
-    if _is_sane(pixel_size):
-        return pixel_size
-    low, high = SANE_PIXEL_SIZE_UM
-    raise PixelSizeInvalidError(
-        f"{subject} is {pixel_size.x_um:.6g} × {pixel_size.y_um:.6g} µm, which no microscope slide has ({low:g} to {high:g} µm, "
-        "nearly square).",
-        cure="Give the true pixel size in µm (command line: --mpp 0.25; REST: mpp_um).",
-    )
-
-
-def _is_sane(pixel_size: PixelSize) -> bool:
-    low, high = SANE_PIXEL_SIZE_UM
-    sides = (pixel_size.x_um, pixel_size.y_um)
-    if not all(math.isfinite(side) and low <= side <= high for side in sides):
-        return False
-    return max(sides) / min(sides) <= _MAX_ANISOTROPY
-
-
-def _metadata_pixel_size(properties: Mapping[str, str]) -> tuple[PixelSize | None, PixelSize | None]:
-    """The first sane pixel size in the file, and the first stated at all."""
-    stated = [size for size in (_openslide_mpp(properties), _tiff_mpp(properties)) if size is not None]
-    return next((size for size in stated if _is_sane(size)), None), next(iter(stated), None)
-
-
-def _openslide_mpp(properties: Mapping[str, str]) -> PixelSize | None:
-    x = _number(properties.get(openslide.PROPERTY_NAME_MPP_X))
-    y = _number(properties.get(openslide.PROPERTY_NAME_MPP_Y))
-    return None if x is None or y is None else PixelSize(x, y)
-
-
-def _tiff_mpp(properties: Mapping[str, str]) -> PixelSize | None:
-    um_per_unit = {"centimeter": 10_000.0, "inch": 25_400.0}.get(properties.get("tiff.ResolutionUnit", ""))
-    x, y = _number(properties.get("tiff.XResolution")), _number(properties.get("tiff.YResolution"))
-    if um_per_unit is None or not x or not y:
-        return None
-    return PixelSize(um_per_unit / x, um_per_unit / y)
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return None

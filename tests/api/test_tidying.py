@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy.orm import Session
@@ -87,13 +88,8 @@ def test_what_nobody_foresaw_does_not_end_it(settings: Settings, store: JobStore
     assert not outbox.of_job("second")
 
 
-def test_what_the_disk_says_is_logged_without_the_file(
-    settings: Settings, store: JobStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object, **__: object) -> Leftovers:
-        raise PermissionError(errno.EACCES, "Permission denied", "/data/uploads/17/DOE-JANE.svs")
-
-    monkeypatch.setattr(store, "expire", refuse)
+def logs_of_a_round(store: JobStore, settings: Settings) -> list[Any]:
+    """What is logged by a round of tidying that has something to say."""
 
     async def one_round() -> None:
         async with tidying(store, keeping_of(settings), None):
@@ -104,6 +100,18 @@ def test_what_the_disk_says_is_logged_without_the_file(
 
     with capture_logs() as logs:
         asyncio.run(one_round())
+    return list(logs)
+
+
+def test_what_the_disk_says_is_logged_without_the_file(
+    settings: Settings, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> Leftovers:
+        raise PermissionError(errno.EACCES, "Permission denied", "/data/uploads/17/DOE-JANE.svs")
+
+    monkeypatch.setattr(store, "expire", refuse)
+
+    logs = logs_of_a_round(store, settings)
     assert [(entry["event"], entry["reason"]) for entry in logs] == [("not_tidied", "Permission denied")]
 
 
@@ -113,15 +121,7 @@ def test_a_folder_of_another_database_is_left_alone_and_said(settings: Settings,
     stray.mkdir()
     os.utime(stray, (0, 0))
 
-    async def one_round() -> None:
-        async with tidying(store, keeping_of(settings), None):
-            for _ in range(100):
-                await asyncio.sleep(0.05)
-                if logs:
-                    break
-
-    with capture_logs() as logs:
-        asyncio.run(one_round())
+    logs = logs_of_a_round(store, settings)
     assert [(entry["event"], entry["log_level"]) for entry in logs] == [("data_folder_of_another_database", "warning")]
     assert stray.exists()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,6 +116,6 @@ def _warn(lack: HepamapError) -> None:
 
 def _tell(outcome: SlideOutcome, run: ModelRun) -> None:
     auc = "one class only" if outcome.auc is None else f"AUC {outcome.auc:.3f}"
-    iou = "no tumour" if math.isnan(outcome.score.iou) else f"IoU {outcome.score.iou:.3f}"
+    iou = "no tumour" if outcome.score.known_iou is None else f"IoU {outcome.score.known_iou:.3f}"
     typer.echo(f"{outcome.score.slide} {run.name}: {iou}, {auc}", err=True)
     report_warnings(outcome.warnings)

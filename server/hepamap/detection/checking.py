@@ -17,10 +17,11 @@ from hepamap.geometry import PixelSize, Point
 from hepamap.maps import require_dense_stride, require_segment_stride
 from hepamap.model_pack import ModelPack, find_pack
 from hepamap.pipeline import AnalysisParameters, require_stride
+from hepamap.pixel_size import agree
 from hepamap.plausibility import Warning_
 from hepamap.regions import bare_region, parse_region
 from hepamap.results import Frame, frame_json, require_threshold
-from hepamap.slide import PIXEL_SIZE_TOLERANCE, Slide
+from hepamap.slide import Slide
 
 DEFAULT_MIN_AREA_UM2 = 10_000.0
 
@@ -184,7 +185,7 @@ def _require_area(min_area_um2: float) -> float:
 def _require_same_pixel_size(slide: Slide, view: ClientView) -> None:
     """The viewer must agree with the slide, or with the pixel size that a person gave: who corrects one may correct both."""
     seen, own, override = view.pixel_size, slide.metadata_pixel_size, slide.override_pixel_size
-    if seen is None or own is None or _agree(seen, own) or (override is not None and _agree(seen, override)):
+    if seen is None or own is None or agree(seen, own) or (override is not None and agree(seen, override)):
         return
     raise SlideMismatchError(
         f"The viewer says {_text(seen)} per pixel, the slide says {_text(own)}"
@@ -197,16 +198,10 @@ def _pixel_size_warnings(slide: Slide, view: ClientView | None) -> list[Warning_
     """An override that contradicts the slide, or the viewer where the slide is silent, is obeyed, and said."""
     override, own = slide.override_pixel_size, slide.metadata_pixel_size
     known, where = (own, "in the slide") if own is not None or view is None else (view.pixel_size, "in the viewer")
-    if override is None or known is None or _agree(override, known):
+    if override is None or known is None or agree(override, known):
         return []
     message = f"The pixel size that was given ({_text(override)}) stands against {_text(known)} {where}; the given one was used."
     return [Warning_("pixel_size_overridden", message)]
-
-
-def _agree(one: PixelSize, known: PixelSize) -> bool:
-    """Along each axis: two errors can cancel in a mean."""
-    sides = ((one.x_um, known.x_um), (one.y_um, known.y_um))
-    return all(abs(side_um - known_um) <= PIXEL_SIZE_TOLERANCE * known_um for side_um, known_um in sides)
 
 
 def _text(pixel_size: PixelSize) -> str:

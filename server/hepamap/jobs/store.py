@@ -43,7 +43,6 @@ from hepamap.jobs.tables import ComputationRow, JobRow
 _SUBMIT_TRIES = 10
 _DELETED_AT_ONCE = 500  # databases take only so many parameters in one statement
 _FINISHED = [state.value for state in FINISHED]
-_UNFINISHED = [state.value for state in JobState if state not in FINISHED]
 
 RemovalHook = Callable[[Session, Sequence[str]], None]
 """Called with the ids of jobs that expire, inside the transaction that removes them."""
@@ -355,7 +354,7 @@ def _given(work: ComputationRow, question: Question, is_there: Callable[[str], b
 
 def _new_computation(session: Session, question: Question, now: datetime) -> ComputationRow:
     work_id = str(uuid.uuid4())
-    unfinished = select(ComputationRow.pieces).where(ComputationRow.key == question.key, ComputationRow.state.in_(_UNFINISHED))
+    unfinished = select(ComputationRow.pieces).where(ComputationRow.key == question.key, ComputationRow.state.not_in(_FINISHED))
     # Not those of one that has finished: they may have been left behind, and are no part of a fresh answer.
     going_on = None if question.anew else session.scalars(unfinished.order_by(ComputationRow.created_at.desc()).limit(1)).first()
     return ComputationRow(

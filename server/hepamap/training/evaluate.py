@@ -47,6 +47,11 @@ class SlideScore:
     tumour_found_mm2: float
     seconds: float
 
+    @property
+    def known_iou(self) -> float | None:
+        """`iou`, for JSON and tables, which have no NaN."""
+        return None if math.isnan(self.iou) else self.iou
+
 
 @dataclass(frozen=True, slots=True)
 class Judged:

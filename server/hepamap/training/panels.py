@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,8 +140,7 @@ def _panel(row: CohortSlide, areas: SlideAreas, way: Look, maps: KeptMaps, progr
     stored = maps.result_of(row, way.run, lambda step: progress(Progress(step.done, step.total, way.title)))
     summary = stored.summary
     judged = judge_areas(row.slide.stem, areas, way.run.pack.name, stored.map, summary["parameters"], summary["seconds"]["total"])
-    iou = judged.score.iou
-    return Panel(way.title, stored.map, judged.found_l0, None if math.isnan(iou) else iou)
+    return Panel(way.title, stored.map, judged.found_l0, judged.score.known_iou)
 
 
 def prepare_picture(picture: Path) -> Path:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from hepamap.errors import SlideError
 from hepamap.geometry import PixelSize, Region
-from hepamap.slide import PIXEL_SIZE_TOLERANCE, Slide
+from hepamap.pixel_size import PIXEL_SIZE_TOLERANCE
+from hepamap.slide import Slide
 from hepamap.verdicts.verdict import Verdict
 
 _SAME_PIXEL_SIZE = 1e-3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -162,7 +161,7 @@ def _slide_json(item: SlideOutcome, rules: Sequence[Rule]) -> dict[str, Any]:
         "tumour_patches": int(item.truth.sum()),
         "youden_threshold": item.youden,
         "scores": {rule.name: rounded(item.scores(rule)) for rule in rules},
-        "contour_iou_at_default": None if math.isnan(item.score.iou) else round(item.score.iou, 4),
+        "contour_iou_at_default": None if item.score.known_iou is None else round(item.score.known_iou, 4),
         "map": f"maps/{item.stored}",
         "warnings": list(item.warnings),
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Sequence
 
 from hepamap import RESEARCH_USE_ONLY
@@ -76,7 +75,7 @@ def slides_csv(summaries: Sequence[RunSummary]) -> str:
                 about = [item.run.pack.name, item.run.mode, item.run.stride_m, one.slide.name, one.group]
                 patches = [len(one.truth), int(one.truth.sum())]
                 figures = [_digits(scores[name]) for name in METRICS]
-                rows.append([*about, rule.name, _digits(threshold), *patches, *figures, _digits(_known(one.score.iou))])
+                rows.append([*about, rule.name, _digits(threshold), *patches, *figures, _digits(one.score.known_iou)])
     return _csv(rows)
 
 
@@ -165,10 +164,6 @@ def _text(interval: Interval | None) -> str:
 
 def _plain(value: float | None) -> str:
     return _NOTHING if value is None else f"{value:.3f}"
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value
 
 
 def _digits(value: float | None) -> str:

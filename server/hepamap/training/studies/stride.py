@@ -22,6 +22,7 @@ from hepamap.training.class_map import DEFAULT_CLASSES, ClassMap
 from hepamap.training.cohort import CohortSlide, require_own_names
 from hepamap.training.errors import CohortInvalidError
 from hepamap.training.evaluate import SlideScore, judge_map
+from hepamap.training.evaluation.plan import ModelRun
 from hepamap.training.studies.folder import RUNS_NAME, study_folder
 from hepamap.training.studies.loop import StudyProgress
 from hepamap.training.studies.report import write_stride_report
@@ -216,10 +217,11 @@ def _run_missing(
 def _run(case: Case, detector: Detector, classes: ClassMap, share: Callable[[float], None]) -> Row:
     """One slide; what cannot be computed is a failed row, so that the others get theirs."""
     pack, parameters = case.checked.pack, case.checked.parameters
+    overlap = ModelRun(pack, parameters.mode, parameters.stride_m).overlap
     row = dict(zip(KEY, case.key, strict=True)) | dict.fromkeys(SCORES, "")
     row |= {
         "stride_um": f"{parameters.stride_m * parameters.mpp:.2f}",
-        "overlap": "" if parameters.mode == "segment" else f"{1 - parameters.stride_m / parameters.patch_m:.3f}",
+        "overlap": "" if overlap is None else f"{overlap:.3f}",
     }
 
     def look(network: Predictor) -> Analysis:
