@@ -155,7 +155,7 @@ experiment: $(EXPERIMENT)/evaluation-resections/report.json $(EXPERIMENT)/evalua
 		--out $(EXPERIMENT)/stride $(MODELS)
 	$(MAKE) --no-print-directory studies
 
-studies: $(EXPERIMENT)/patches-coarse/manifest.json  ## Figures 3 and 4 of the experiment: many small trainings (an hour).
+studies: $(EXPERIMENT)/patches-coarse/manifest.json  ## Figures 3 and 4 of the experiment: many small trainings (half an hour with bfloat16, else an hour).
 	$(TRAIN_FAST) $(BIN)/hepamap study factors $(STUDIES)/experiment-factors.toml $(EXPERIMENT)/patches-coarse \
 		--out $(EXPERIMENT)/factors
 	$(TRAIN_FAST) $(BIN)/hepamap study data-size $(STUDIES)/experiment-data-size.toml $(EXPERIMENT)/patches-coarse \
