@@ -38,7 +38,7 @@ def test_a_database_that_is_killed_is_a_503_until_it_is_back(
     with serving(there, tmp_path / "log") as server:
 
         def ask(method: str, path: str, **values: Any) -> httpx.Response:
-            return server.ask(method, path, headers=headers, **values)
+            return server.ask(method, path, headers=headers | values.pop("headers", {}), **values)
 
         wanted = {"slide": {"path": str(slide)}, "identity": {"accession": "MARKER-S26-77"}}
         first = ask("POST", "/api/v1/analyses", json=wanted).json()
@@ -53,6 +53,9 @@ def test_a_database_that_is_killed_is_a_503_until_it_is_back(
             ("GET", "/api/v1/audit", {}),
             ("GET", "/metrics", {}),
             ("POST", "/api/v1/analyses", {"json": {**wanted, "threshold": 0.7}}),
+            # A slide is refused before it has come: nobody could tell later whose it was.
+            ("POST", "/api/v1/analyses", {"files": {"file": ("slide.tif", slide.read_bytes())}}),
+            ("POST", "/api/v1/uploads", {"headers": {"Tus-Resumable": "1.0.0", "Upload-Length": "10"}}),
         ]
         own_postgres.kill()
         for method, path, values in calls:
@@ -66,6 +69,7 @@ def test_a_database_that_is_killed_is_a_503_until_it_is_back(
         own_postgres.start()
         wait_for(lambda: ask("GET", "/health/ready").json()["checks"]["database"]["ok"])
         assert ask("GET", own).json()["state"] == "queued"
+        assert list(there.uploads_dir.iterdir()) == []
         assert ask("POST", "/api/v1/analyses", json={**wanted, "threshold": 0.7}).status_code == 202
     log = (tmp_path / "log").read_text()
     assert "MARKER" not in log

@@ -25,6 +25,7 @@ from hepamap.settings import Settings
 from hepamap.worker.handler import DetectionHandler
 from tests.api.conftest import MODEL, FakeDetector, HalfAndHalf, post, result_folder, services_of, work
 from tests.api.test_bad_input import check_problem
+from tests.conftest import write_tiff_slide
 from tests.packs import manifest_body
 
 MARK = {"Idempotency-Key": "8e03978e-40d5-43e8-bc93-6894a57f9324"}
@@ -53,6 +54,22 @@ def test_an_answered_question_is_answered_at_once(client: TestClient, slide: Pat
     one, two = (client.get(analysis["links"]["contours"]) for analysis in (first, second))
     assert one.content == two.content
     assert services_of(client).store.claim() is None
+
+
+def test_nobody_is_told_of_what_another_ones_viewer_says(client: TestClient, root: Path) -> None:
+    """The slide is silent about its pixel size; who gives one is told where his own viewer says another one."""
+    slide = write_tiff_slide(root / "silent.tif", np.full((900, 1200, 3), 150, np.uint8), None)
+
+    def asked(seen_um: float | None) -> Any:
+        view = {"width": 1200, "height": 900, "pixel_width_um": seen_um, "pixel_height_um": seen_um}
+        return post(client, slide, mpp_um=0.46, **({} if seen_um is None else {"client_view": view}))
+
+    against, agreeing, without = asked(0.23), asked(0.46), asked(None)
+    work(client)
+    work(client)
+    assert services_of(client).store.claim() is None
+    codes = [{warning["code"] for warning in get(client, one)["warnings"]} for one in (against, agreeing, without)]
+    assert ["pixel_size_overridden" in told for told in codes] == [True, False, False]
 
 
 def test_who_asks_while_it_runs_shares_the_result(client: TestClient, slide: Path) -> None:

@@ -21,7 +21,7 @@ from hepamap.api.tidying import tidying
 from hepamap.cli.app import app
 from hepamap.delivery.outbox import Outbox
 from hepamap.delivery.tables import DeliveryRow
-from hepamap.jobs.belonging import MARK_NAME
+from hepamap.jobs import retention
 from hepamap.jobs.job import Job, Leftovers
 from hepamap.jobs.store import JobStore
 from hepamap.operations.folders import make_folders
@@ -115,15 +115,27 @@ def test_what_the_disk_says_is_logged_without_the_file(
     assert [(entry["event"], entry["reason"]) for entry in logs] == [("not_tidied", "Permission denied")]
 
 
-def test_a_folder_of_another_database_is_left_alone_and_said(settings: Settings, store: JobStore) -> None:
-    (settings.data_dir / MARK_NAME).write_text("another")
-    stray = settings.uploads_dir / "stray"
-    stray.mkdir()
-    os.utime(stray, (0, 0))
+def test_what_the_database_does_not_know_is_left_alone_and_said(settings: Settings, store: JobStore) -> None:
+    foreign = settings.uploads_dir / "of-another"
+    foreign.mkdir()
+    os.utime(foreign, (0, 0))
 
     logs = logs_of_a_round(store, settings)
-    assert [(entry["event"], entry["log_level"]) for entry in logs] == [("data_folder_of_another_database", "warning")]
-    assert stray.exists()
+    assert [(entry["event"], entry["log_level"], entry["number"]) for entry in logs] == [("files_unknown", "warning", 1)]
+    assert foreign.exists()
+
+
+def test_its_end_does_not_wait_for_all_that_is_left(settings: Settings, store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "_AT_ONCE", 1)
+    jobs = {ended(store).id for _ in range(50)}
+
+    async def short() -> None:
+        async with tidying(store, replace(keeping_of(settings), results_days=30), None):
+            while len(store.page().jobs) == len(jobs):
+                await asyncio.sleep(0.01)
+
+    asyncio.run(short())
+    assert len(store.page().jobs) > 0
 
 
 def test_its_end_waits_for_what_is_under_way(settings: Settings, store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:

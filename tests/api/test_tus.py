@@ -28,10 +28,16 @@ from hepamap.api.app import create_app
 from hepamap.api.upload_errors import UploadLockedError
 from hepamap.api.upload_store import UploadStore
 from hepamap.errors import OutputNotWritableError
+from hepamap.jobs.errors import JobStoreError
+from hepamap.jobs.job import Submission
+from hepamap.jobs.retention import collect_garbage
+from hepamap.jobs.store import JobStore
+from hepamap.operations.keeping import keeping_of
 from hepamap.settings import Settings
 from tests.api.conftest import services_of, work
 from tests.api.test_bad_input import check_problem
 from tests.api.tus_client import TUS, UPLOADS, append, begin, metadata, offset_of, send_whole
+from tests.uploads import ignored
 
 
 def folders(client: TestClient) -> set[str]:
@@ -77,6 +83,28 @@ def test_an_analysis_keeps_its_slide_when_the_upload_goes(client: TestClient, sl
     assert client.get(links["self"]).json()["state"] == "succeeded"
     assert client.delete(links["self"]).status_code == 204
     assert folders(client) == set()
+
+
+def test_whatever_no_analysis_took_goes_a_day_later(
+    client: TestClient, slide_bytes: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slides of each way in, whose analyses may have been stored, and were not; and uploads that nobody asked to analyse."""
+
+    def lose(*_: object, **__: object) -> Submission:
+        raise JobStoreError("It went away.", cure="Wait.", perhaps_stored=True)
+
+    services = services_of(client)
+    monkeypatch.setattr(JobStore, "submit", lose)
+    assert client.post("/api/v1/analyses", files={"file": ("slide.tif", slide_bytes)}).status_code == 503
+    assert analyse(client, send_whole(client, slide_bytes)).status_code == 503
+    begin(client, 10)
+    paths = {services.settings.uploads_dir / name for name in folders(client)}
+    assert len(paths) == 4
+    assert collect_garbage(services.store, keeping_of(services.settings)).folders == ()
+    for path in paths:
+        os.utime(path, (0, 0))
+    removed = collect_garbage(services.store, keeping_of(services.settings))
+    assert (set(removed.folders), removed.unknown, folders(client)) == (paths, (), set())
 
 
 def test_two_analyses_of_one_upload_take_its_space_once(client: TestClient, slide_bytes: bytes) -> None:
@@ -287,7 +315,7 @@ def test_what_a_client_says_comes_back(client: TestClient) -> None:
 def test_an_upload_that_nobody_goes_on_with_expires(client: TestClient) -> None:
     limits = services_of(client).upload_limits
     now = datetime(2026, 1, 1, tzinfo=UTC)
-    store = UploadStore(limits, keep_for=timedelta(hours=1), clock=lambda: now)
+    store = UploadStore(limits, keep_for=timedelta(hours=1), register=ignored, clock=lambda: now)
     old, busy = store.create(name="a.tif", length=10), store.create(name="b.tif", length=10)
     opened = store.open(busy.id, 0)
     now += timedelta(minutes=50)

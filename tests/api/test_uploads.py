@@ -23,9 +23,11 @@ from hepamap.api.upload_errors import UploadQuotaError
 from hepamap.api.upload_store import UploadStore
 from hepamap.api.uploads import _Parts
 from hepamap.errors import OutputNotWritableError
+from hepamap.jobs.disposal import register_upload
 from hepamap.settings import Settings
 from tests.api.conftest import services_of, work
 from tests.api.test_bad_input import check_problem
+from tests.uploads import ignored
 
 BOUNDARY = "b0undary"
 
@@ -190,6 +192,8 @@ def test_uploads_that_a_crash_cut_off_are_removed_at_the_next_start(settings: Se
     with TestClient(create_app(settings)) as client:
         assert send(client, "a.tif", slide_bytes).status_code == 202
         (used,) = (path.name for path in settings.uploads_dir.iterdir())
+        for name in ("stray", "young"):
+            register_upload(services_of(client).store, name)
     for name in ("stray", "young"):
         (settings.uploads_dir / name).mkdir()
         (settings.uploads_dir / name / "b.tif").write_bytes(b"x")
@@ -258,7 +262,8 @@ def test_a_resumable_upload_stops_where_others_have_filled_the_disk(client: Test
     headers = {"Tus-Resumable": "1.0.0", "Upload-Length": "300000"}
     url = client.post("/api/v1/uploads", headers=headers).headers["location"]
     free = SimpleNamespace(free=0)
-    poor = UploadStore(replace(services_of(client).upload_limits, min_free_bytes=1), keep_for=timedelta(hours=1))
+    limits = replace(services_of(client).upload_limits, min_free_bytes=1)
+    poor = UploadStore(limits, keep_for=timedelta(hours=1), register=ignored)
     opened = poor.open(url.rpartition("/")[2], 0)
     opened.write(b"x" * 90_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: free)

@@ -17,6 +17,7 @@ from hepamap.jobs.store import JobStore
 from tests.clock import Clock
 from tests.delivery.conftest import put
 from tests.jobs.questions import RESULT, add, claimed, now, work_now
+from tests.uploads import ignored
 
 HOURS = 2 * 3600.0
 
@@ -83,7 +84,7 @@ def test_the_audit_trail_stays_whole(store: JobStore, clock: Clock) -> None:
 
 def test_an_upload_is_kept_at_least_as_long_as_it_was_promised(tmp_path: Path, clock: Clock) -> None:
     limits = UploadLimits(tmp_path / "uploads", 1000, 1000, 0)
-    uploads = UploadStore(limits, keep_for=timedelta(hours=24), clock=clock)
+    uploads = UploadStore(limits, keep_for=timedelta(hours=24), register=ignored, clock=clock)
     upload = uploads.create(name="a.svs", length=10)
     clock.advance(-HOURS)
     assert uploads.remove_expired() == []

@@ -13,9 +13,11 @@ from sqlalchemy.orm import Session
 
 from hepamap.access.audit import AuditEvent, AuditTrail
 from hepamap.jobs import retention
+from hepamap.jobs.disposal import register_upload
 from hepamap.jobs.errors import JobStoreError
 from hepamap.jobs.job import Job, JobResult
-from hepamap.jobs.retention import Keeping, Removed, collect_garbage
+from hepamap.jobs.keeping import Keeping
+from hepamap.jobs.retention import Removed, collect_garbage
 from hepamap.jobs.states import JobState
 from hepamap.jobs.store import JobStore
 from hepamap.operations.keeping import noted_in
@@ -30,7 +32,7 @@ def keeping(tmp_path: Path) -> Keeping:
     results, uploads, scratch = (tmp_path / name for name in ("results", "uploads", "scratch"))
     for folder in (results, uploads, scratch):
         folder.mkdir()
-    return Keeping(tmp_path, results, uploads, scratch, results_days=0, uploads_days=0)
+    return Keeping(results, uploads, scratch, results_days=0, uploads_days=0)
 
 
 @pytest.fixture
@@ -135,6 +137,7 @@ def test_what_expired_before_the_database_went_away_leaves_nothing(
 def test_a_dry_run_says_the_same_and_does_nothing(store: JobStore, keeping: Keeping) -> None:
     old = done(store, keeping, "old", upload="slide")
     put(keeping.uploads / "slide")
+    register_upload(store, "stray")
     put(keeping.uploads / "stray", days_ago=2)
     month = replace(keeping, results_days=30)
     said = collect_garbage(store, month, dry_run=True)
@@ -185,15 +188,37 @@ def test_a_shared_result_stays_as_long_as_the_newest_job_that_has_it(store: JobS
 
 
 def test_what_a_crash_left_goes_when_it_is_a_day_old(store: JobStore, keeping: Keeping) -> None:
-    done(store, keeping, "wanted")
-    for folder in (keeping.results, keeping.uploads):
-        put(folder / "old-stray", days_ago=1.1)
-        put(folder / "young-stray", days_ago=0.9)
-    put(keeping.scratch / "of-nobody")
+    work = store.computation(done(store, keeping, "wanted").computation_id)
+    assert work is not None
+    for name in ("old-stray", "young-stray", "file"):
+        register_upload(store, name)
+    put(keeping.results / f"{work.id}.1", days_ago=1.1)
+    put(keeping.results / f".{work.id}.2-abc.partial", days_ago=0.9)
+    put(keeping.uploads / "old-stray", days_ago=1.1)
+    put(keeping.uploads / "young-stray", days_ago=0.9)
+    put(keeping.scratch / work.pieces)
     (keeping.uploads / "file").write_bytes(b"not a folder")
     os.utime(keeping.uploads / "file", (0, 0))
-    assert names(collect_garbage(store, keeping)) == ["file", "of-nobody", "old-stray", "old-stray"]
-    assert sorted(path.name for path in keeping.results.iterdir()) == ["wanted", "young-stray"]
+    assert names(collect_garbage(store, keeping)) == sorted([f"{work.id}.1", "file", "old-stray", work.pieces])
+    assert {path.name for path in keeping.results.iterdir()} == {"wanted", f".{work.id}.2-abc.partial"}
+    assert [path.name for path in keeping.uploads.iterdir()] == ["young-stray"]
+
+
+def test_whoever_ends_while_much_expires_leaves_the_rest_to_the_next_time(
+    store: JobStore, keeping: Keeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "_AT_ONCE", 2)
+    for number in range(5):
+        done(store, keeping, f"old-{number}")
+    ending: list[bool] = []
+
+    def note(_session: Session, _job_ids: Sequence[str]) -> None:
+        ending.append(True)
+
+    first = collect_garbage(store, replace(keeping, results_days=30), on_removed=note, stopping=lambda: bool(ending))
+    assert (len(first.jobs), len(first.folders)) == (2, 2)
+    rest = collect_garbage(store, replace(keeping, results_days=30))
+    assert (len(rest.jobs), len(rest.folders)) == (3, 3)
 
 
 def test_a_computation_that_outlived_its_jobs_goes_when_it_has_ended(store: JobStore, keeping: Keeping) -> None:
@@ -210,7 +235,7 @@ def test_a_computation_that_outlived_its_jobs_goes_when_it_has_ended(store: JobS
 
 def test_folders_that_are_not_there_yet_are_no_trouble(store: JobStore, tmp_path: Path) -> None:
     data = tmp_path / "data"
-    nowhere = Keeping(data, data / "a", data / "b", data / "c", 1, 1)
+    nowhere = Keeping(data / "a", data / "b", data / "c", 1, 1)
     assert collect_garbage(store, nowhere) == Removed((), (), 0)
 
 

@@ -75,6 +75,17 @@ def test_what_helps_to_go_on_stays_for_one_that_was_asked_for_again(store: JobSt
     assert work_now(store, first).state is JobState.CANCELLED
 
 
+def test_what_cannot_be_cleaned_up_ends_no_worker(store: JobStore) -> None:
+    def refuse(_work: Computation) -> None:
+        raise ValueError("no name of a computation")
+
+    jobs = [add(store) for _ in range(2)]
+    with running(store, lambda work, context: JobResult("ok", (), work.id), clean_up=refuse), capture_logs() as logs:
+        wait_for(lambda: all(now(store, job).finished for job in jobs))
+        wait_for(lambda: [entry["event"] for entry in logs].count("job_not_cleaned_up") == 2)
+    assert [now(store, job).state for job in jobs] == [JobState.SUCCEEDED] * 2
+
+
 def test_jobs_are_done_one_after_the_other(store: JobStore) -> None:
     jobs = [add(store) for _ in range(3)]
     order: list[str] = []

@@ -18,9 +18,7 @@ import pytest
 
 from hepamap.access.keys import KeyStore
 from hepamap.access.scopes import Scope
-from hepamap.jobs.belonging import MARK_NAME, bind
 from hepamap.jobs.database import open_database
-from hepamap.jobs.store import JobStore
 from hepamap.model_pack import write_pack
 from hepamap.operations.doctor import CHECKS, examine
 from hepamap.operations.findings import Finding, Level
@@ -163,15 +161,14 @@ def test_a_database_server_that_does_not_answer(settings: Settings) -> None:
     )
 
 
-def test_a_data_folder_of_another_database(settings: Settings) -> None:
-    (settings.data_dir / "results" / "of-another").mkdir(parents=True)
-    finding = bad(settings)["database"]
-    assert (finding.level, "another database" in finding.detail) == (Level.WARNING, True)
-    assert "hepamap gc --bind" in (finding.cure or "")
-    assert not (settings.data_dir / MARK_NAME).exists()
-    with closing(JobStore.open(settings.database)) as store:
-        bind(store, settings.data_dir)
+def test_files_that_the_database_does_not_know(settings: Settings) -> None:
+    foreign = settings.data_dir / "results" / "of-another"
+    foreign.mkdir(parents=True)
     assert bad(settings) == {}
+    os.utime(foreign, (0, 0))
+    finding = bad(settings)["database"]
+    assert (finding.level, "lie 1 files or folders" in finding.detail) == (Level.WARNING, True)
+    assert "hepamap gc --unknown" in (finding.cure or "")
 
 
 def test_a_clock_that_was_set_back(settings: Settings) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import signal
 import sys
 import time
+import uuid
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from hepamap.jobs.store import JobStore
 from hepamap.settings import Settings
 from tests.worker.conftest import SERVER, Server, ServerFactory, wait_for
 
@@ -20,17 +23,21 @@ def is_counting(server: Server, analysis: Any) -> bool:
 
 
 def test_a_killed_worker_is_replaced_and_its_job_succeeds(start: ServerFactory, settings: Settings, slide: Path) -> None:
-    unfinished = settings.results_dir / ".of-a-killed-worker.partial"
-    unfinished.mkdir(parents=True)
     server = start(settings)
     analysis = server.post(slide)
     wait_for(lambda: is_counting(server, analysis))
+    with closing(JobStore.open(settings.database)) as store:
+        job = store.get(analysis["id"])
+    assert job is not None
+    unfinished, of_another = (settings.results_dir / f".{name}.1-x.partial" for name in (job.computation_id, uuid.uuid4()))
+    for folder in (unfinished, of_another):
+        folder.mkdir()
     (worker,) = server.workers()
     worker.kill()
     done = wait_for(lambda: (found := server.get(analysis))["state"] == "succeeded" and found)
     assert done["progress"]["fraction"] == 1.0
     assert "job_recovered" in server.log.read_text()
-    assert not unfinished.exists()
+    assert (unfinished.exists(), of_another.exists()) == (False, True)
     assert [child.pid for child in server.workers()] != [worker.pid]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -15,6 +16,7 @@ from hepamap.api.upload_store import UploadStore
 from hepamap.api.waiting import JobWatch
 from hepamap.delivery.signature import Secrets
 from hepamap.delivery.targets import TargetPolicy
+from hepamap.jobs.disposal import register_upload
 from hepamap.jobs.store import JobStore
 from hepamap.settings import Settings
 from hepamap.verdicts.store import VerdictStore
@@ -63,7 +65,11 @@ class Services:
     @property
     def uploads(self) -> UploadStore:
         """The uploads that come in several requests."""
-        return UploadStore(self.upload_limits, keep_for=timedelta(hours=self.settings.upload_expires_h))
+        return UploadStore(
+            self.upload_limits,
+            keep_for=timedelta(hours=self.settings.upload_expires_h),
+            register=partial(register_upload, self.store),
+        )
 
     @property
     def verdicts(self) -> VerdictStore:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -12,7 +13,8 @@ from starlette.concurrency import run_in_threadpool
 from hepamap.access.audit import AuditTrail
 from hepamap.delivery.outbox import Outbox
 from hepamap.errors import HepamapError, reason_of
-from hepamap.jobs.retention import FOREIGN_CURE, Keeping, collect_garbage
+from hepamap.jobs.keeping import Keeping
+from hepamap.jobs.retention import UNKNOWN_CURE, collect_garbage
 from hepamap.jobs.store import JobStore, ignore_removed
 from hepamap.operations.keeping import noted_in
 
@@ -34,18 +36,20 @@ async def tidying(
         trail: where it is written down which analyses went; None: nowhere.
         every_s: pause, seconds.
     """
+    ending = threading.Event()
     async with anyio.create_task_group() as group:
-        group.start_soon(_tidy, store, keeping, trail, every_s)
+        group.start_soon(_tidy, store, keeping, trail, every_s, ending)
         try:
             yield
         finally:
-            # Waits for a step that is under way: the database is closed next.
+            # Waits for what is under way, but not for all that is left to do: the database is closed next.
+            ending.set()
             group.cancel_scope.cancel()
 
 
-async def _tidy(store: JobStore, keeping: Keeping, trail: AuditTrail | None, every_s: float) -> None:
+async def _tidy(store: JobStore, keeping: Keeping, trail: AuditTrail | None, every_s: float, ending: threading.Event) -> None:
     while True:
-        for step in (lambda: _collect(store, keeping, trail), Outbox(store.engine).forget_old):
+        for step in (lambda: _collect(store, keeping, trail, ending), Outbox(store.engine).forget_old):
             try:
                 await run_in_threadpool(step)
             except HepamapError as error:
@@ -58,10 +62,10 @@ async def _tidy(store: JobStore, keeping: Keeping, trail: AuditTrail | None, eve
         await anyio.sleep(every_s)
 
 
-def _collect(store: JobStore, keeping: Keeping, trail: AuditTrail | None) -> None:
+def _collect(store: JobStore, keeping: Keeping, trail: AuditTrail | None, ending: threading.Event) -> None:
     noted = ignore_removed if trail is None else noted_in(trail, _ACTOR)
-    removed = collect_garbage(store, keeping, on_removed=noted)
-    if removed.foreign:
-        _log.warning("data_folder_of_another_database", folder=str(keeping.data), cure=FOREIGN_CURE)
+    removed = collect_garbage(store, keeping, on_removed=noted, stopping=ending.is_set)
+    if removed.unknown:
+        _log.warning("files_unknown", number=len(removed.unknown), cure=UNKNOWN_CURE)
     if removed.jobs or removed.folders:
         _log.info("tidied", analyses=len(removed.jobs), folders=len(removed.folders), bytes=removed.bytes)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,23 +61,21 @@ def make_files(folder: Path, upload: Upload, limits: UploadLimits, promised: Cal
     return slide_in(files) if is_archive(data) else files / upload.name
 
 
-def copy_files(files: Path, uploads: Path) -> Path:
+def copy_files(files: Path, folder: Path) -> None:
     """Give the files of a slide a second name, on the disk too, in a new folder; where that fails nothing is left of it.
 
     Raises:
         OSError: the disk.
     """
-    folder = uploads / str(uuid.uuid4())
     try:
         shutil.copytree(files, folder, copy_function=link)
         # Copied with the folder's time, it would be taken for one that a crash left to nobody long ago.
         os.utime(folder)
         sync_tree(folder)
-        sync_folder(uploads)
+        sync_folder(folder.parent)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    return folder
 
 
 def link(source: str, target: str) -> str:

@@ -47,8 +47,22 @@ class UploadStore:
     """The uploads in a folder; may be used by many threads and processes."""
 
     def __init__(
-        self, limits: UploadLimits, *, keep_for: timedelta, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self,
+        limits: UploadLimits,
+        *,
+        keep_for: timedelta,
+        register: Callable[[str], None],
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        """Uploads of a server.
+
+        Args:
+            limits: what the server takes.
+            keep_for: how long an upload is kept after its last byte.
+            register: told of the name of each folder before it is there; what nobody was told of is never tidied away.
+            clock: the time, UTC.
+        """
+        self._register = register
         self._limits = limits
         self._records = UploadRecords(limits.folder)
         self._keep_for = keep_for
@@ -59,19 +73,30 @@ class UploadStore:
         """What the server takes."""
         return self._limits
 
+    def new_folder(self) -> Path:
+        """The folder that a slide may be put into, which nobody has yet, and is not there yet.
+
+        Raises:
+            JobStoreError: the database does not answer.
+        """
+        name = str(uuid.uuid4())
+        self._register(name)
+        return self._limits.folder / name
+
     def create(self, *, name: str, length: int, metadata: str = "", sha256: str | None = None) -> Upload:
         """Take an upload on.
 
         Raises:
             UploadTooLargeError, UploadQuotaError, OutputNotWritableError: there is no room for it.
+            JobStoreError: the database does not answer.
         """
         if length > self._limits.max_upload_bytes:
             raise upload_too_large(self._limits.max_upload_bytes)
         self.remove_expired()
         require_room(self._limits, length, promised=self.promised_bytes())
         expires_at = self._clock() + self._keep_for
-        upload = Upload(str(uuid.uuid4()), safe_name(name), length, 0, expires_at, metadata, sha256)
-        folder = self._records.folder_of(upload.id)
+        folder = self.new_folder()
+        upload = Upload(folder.name, safe_name(name), length, 0, expires_at, metadata, sha256)
         try:
             with writing():
                 make_folder(folder)
@@ -146,6 +171,7 @@ class UploadStore:
         Raises:
             UploadIncompleteError: it has not arrived whole.
             OutputNotWritableError: the disk has no room, or cannot be written.
+            JobStoreError: the database does not answer.
             UploadNotFoundError, UploadExpiredError, UploadLockedError, ArchiveError, UploadChecksumError: see each.
         """
         _require_complete(self.get(upload_id))
@@ -154,7 +180,8 @@ class UploadStore:
             if upload.slide is None:
                 upload = self.finish(upload)
             assert upload.slide is not None
-            folder = copy_files(self._records.folder_of(upload_id) / FILES_NAME, self._limits.folder)
+            folder = self.new_folder()
+            copy_files(self._records.folder_of(upload_id) / FILES_NAME, folder)
             return folder, folder / Path(upload.slide).relative_to(FILES_NAME)
 
     def remove_expired(self) -> list[str]:

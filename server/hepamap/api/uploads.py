@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -76,6 +75,7 @@ async def receive(request: Request, uploads: UploadStore) -> Received:
         UploadTooLargeError: the slide is too large.
         UnsupportedMediaTypeError: it is neither JSON nor multipart.
         UploadQuotaError, OutputNotWritableError: there is no room for the slide.
+        JobStoreError: the database does not answer, and a slide came.
     """
     limits = uploads.limits
     kind, options = parse_options_header(request.headers.get("content-type", ""))
@@ -147,6 +147,7 @@ class _Parts:
     """Takes a multipart body piece by piece: `request` into memory, `file` onto the disk."""
 
     def __init__(self, boundary: bytes, uploads: UploadStore) -> None:
+        self._uploads = uploads
         self._limits = uploads.limits
         self._promised = uploads.promised_bytes
         self._room = RoomWatch(uploads.limits, uploads.promised_bytes)
@@ -247,7 +248,7 @@ class _Parts:
             self._open_slide(options.get(b"filename", b"").decode("utf-8", "replace"))
 
     def _open_slide(self, name: str) -> None:
-        folder = self._limits.folder / str(uuid.uuid4())
+        folder = self._uploads.new_folder()
         self._slide = folder / safe_name(name)
         make_folder(folder)
         self._file = self._slide.open("xb")

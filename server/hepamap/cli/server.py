@@ -68,44 +68,42 @@ def _require_worker(settings: Settings) -> None:
 
 def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Remove nothing, only say what would go.")] = False,
-    bind: Annotated[
+    unknown: Annotated[
         bool,
-        typer.Option("--bind", help="The data folder belongs to this database from now on, whatever it belonged to before."),
+        typer.Option("--unknown", help="Remove also what the database does not know: look at it first, with --dry-run."),
     ] = False,
 ) -> None:
     """Remove expired analyses and uploads, and files that a crash left; the server does the same once an hour.
 
     HEPAMAP_KEEP_RESULTS_DAYS and HEPAMAP_KEEP_UPLOADS_DAYS say how long they are kept. What an analysis that waits or runs
-    needs is never removed, nor what may belong to another database.
+    needs is never removed; what the database does not know, because it may be another one's, only where you say so.
     """
     from contextlib import closing
 
     from hepamap.access.audit import AuditTrail
     from hepamap.cli.keys import account
-    from hepamap.jobs.belonging import bind as bind_to
+    from hepamap.errors import OutputNotWritableError, reason_of
     from hepamap.jobs.database import open_existing
-    from hepamap.jobs.retention import FOREIGN_CURE, collect_garbage
+    from hepamap.jobs.retention import UNKNOWN_CURE, collect_garbage
     from hepamap.jobs.store import JobStore
-    from hepamap.operations.folders import make_folders
     from hepamap.operations.keeping import keeping_of, noted_in
 
     settings = Settings()
     with closing(JobStore(open_existing(settings.database))) as store:
-        if bind and not dry_run:
-            make_folders(settings)
-            bind_to(store, settings.data_dir)
-        removed = collect_garbage(
-            store,
-            keeping_of(settings),
-            dry_run=dry_run,
-            on_removed=noted_in(AuditTrail(store.engine), account()),
-        )
+        noted = noted_in(AuditTrail(store.engine), account())
+        try:
+            removed = collect_garbage(store, keeping_of(settings), unknown=unknown, dry_run=dry_run, on_removed=noted)
+        except OSError as error:
+            raise OutputNotWritableError(
+                f"The data folder {settings.data_dir} cannot be tidied ({reason_of(error)}).",
+                cure="Run it as the server's account, where the data folder is.",
+            ) from error
     for job in removed.jobs:
         typer.echo(f"analysis {job}")
     for folder in removed.folders:
         typer.echo(f"folder {folder}")
-    if removed.foreign:
-        typer.echo(f"What lies in {settings.data_dir} is not all this database's: files that it does not know stay.", err=True)
-        typer.echo(f"  {FOREIGN_CURE}", err=True)
+    if removed.unknown:
+        typer.echo(f"{len(removed.unknown)} files or folders stay that the database does not know.", err=True)
+        typer.echo(f"  {UNKNOWN_CURE}", err=True)
     done = "would be removed" if dry_run else "removed"
     typer.echo(f"{len(removed.jobs)} analyses, {len(removed.folders)} folders, {removed.bytes / 1e6:.1f} MB {done}.")

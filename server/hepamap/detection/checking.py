@@ -55,7 +55,7 @@ class CheckedRequest:
 
     @property
     def key(self) -> str:
-        """What the run computes, as a hash: slide, scale, weights, parameters, region, frame. Equal keys, equal results."""
+        """What the run says, as a hash: slide, scale, weights, parameters, region, frame, warnings. Equal keys, equal results."""
         parameters = self.parameters
         region = parameters.region_l0
         numbers = {item.name: getattr(parameters, item.name) for item in fields(parameters) if item.name != "region_l0"}
@@ -66,6 +66,8 @@ class CheckedRequest:
             "parameters": numbers,
             "region": None if region is None else to_wkb(normalize(region), hex=True),
             "frame": frame_json(self.frame),
+            # They stand in the result: nobody is told what only another one's viewer gave cause for.
+            "warnings": [(warning.code, warning.message) for warning in self.warnings],
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

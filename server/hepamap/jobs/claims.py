@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from hepamap.jobs.job import Beat, Computation, JobFailure, JobProgress, JobResult, WorkerSeen
 from hepamap.jobs.queue import wake_a_worker
-from hepamap.jobs.sessions import NOT_STARTED, Sessions, computation_of, failure_values, job_of
+from hepamap.jobs.sessions import NOT_STARTED, Sessions, computation_of, failure_values, job_of, place_of_pieces
 from hepamap.jobs.states import FINISHED, JobState, sources_of
 from hepamap.jobs.tables import ComputationRow, JobRow, WorkerRow
 
@@ -61,7 +61,7 @@ class Claims(Sessions):
 
     def wanted(self, pieces: str) -> bool:
         """Whether a computation that may go on from these pieces waits or runs."""
-        unfinished = (ComputationRow.pieces == pieces) & ComputationRow.state.not_in([state.value for state in FINISHED])
+        unfinished = (place_of_pieces() == pieces) & ComputationRow.state.not_in([state.value for state in FINISHED])
         with self.reading() as session:
             return bool(session.scalar(select(exists().where(unfinished))))
 

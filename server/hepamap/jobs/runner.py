@@ -215,4 +215,8 @@ def clean_up_after(work: Computation, store: Claims, clean_up: CleanUp) -> None:
         # What nobody wants is found within the hour by whoever tidies.
         _log.warning("job_store_unavailable", job=work.id, reason=error.because)
         return
-    clean_up(work)
+    try:
+        clean_up(work)
+    except Exception:
+        # The computation has ended, well or not: what is left of it is no reason for the worker to end too.
+        _log.exception("job_not_cleaned_up", job=work.id)

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import Engine, select
+from sqlalchemy import ColumnElement, Engine, func, select
 from sqlalchemy.exc import DBAPIError, IntegrityError, PendingRollbackError, TimeoutError
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import StaleDataError
@@ -157,12 +157,17 @@ def too_busy(*, overtaken: bool = False) -> JobStoreError:
     return JobStoreError("The job database is too busy to take this request.", cure="Try again in a moment.", overtaken=overtaken)
 
 
+def place_of_pieces() -> ColumnElement[str]:
+    """Where the pieces of a computation lie, also of one that a server of an older version made."""
+    return func.coalesce(func.nullif(ComputationRow.pieces, ""), ComputationRow.key)
+
+
 def computation_of(row: ComputationRow) -> Computation:
     """A computation's row as a value."""
     return Computation(
         id=row.id,
         key=row.key,
-        pieces=row.pieces,
+        pieces=row.pieces or row.key,
         kind=row.kind,
         payload=row.payload,
         upload=row.upload,

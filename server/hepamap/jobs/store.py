@@ -34,9 +34,10 @@ from sqlalchemy.orm import Session, defer
 
 from hepamap.jobs.claims import Claims
 from hepamap.jobs.database import is_postgresql
+from hepamap.jobs.disposal import Place, dispose, keep
 from hepamap.jobs.job import Idempotency, Job, JobPage, JobResult, Leftovers, Question, Submission
 from hepamap.jobs.queue import wake_a_worker
-from hepamap.jobs.sessions import NOT_STARTED, job_of, marked, too_busy
+from hepamap.jobs.sessions import NOT_STARTED, job_of, marked, place_of_pieces, too_busy
 from hepamap.jobs.states import FINISHED, JobState
 from hepamap.jobs.tables import ComputationRow, JobRow
 
@@ -89,8 +90,8 @@ class JobStore(Claims):
             if question.upload is None:
                 return repeated
             # None: it expired in this moment.
-            work = session.get(ComputationRow, repeated.job.computation_id, with_for_update=True)
-            return replace(repeated, shared=work is None or not _given(work, question, is_there))
+            work = session.get(ComputationRow, repeated.job.computation_id, with_for_update=True, populate_existing=True)
+            return replace(repeated, shared=work is None or not _given(session, work, question, is_there))
 
         submission = self.written(ask, tries=_SUBMIT_TRIES)
         if submission is None:
@@ -133,11 +134,13 @@ class JobStore(Claims):
             work = _new_computation(session, question, now)
             session.add(work)
             session.flush()
+            if question.upload is not None:
+                keep(session, Place.UPLOADS, [question.upload])
             wake_a_worker(session, work.priority)
         else:
             if work.state == JobState.QUEUED.value:
                 work.priority = max(work.priority, question.priority)
-            shared = not _given(work, question, is_there)
+            shared = not _given(session, work, question, is_there)
         job = JobRow(
             id=str(uuid.uuid4()),
             computation_id=work.id,
@@ -252,7 +255,7 @@ class JobStore(Claims):
             found = session.execute(_JOBS.where(JobRow.id == job_id).with_for_update()).one_or_none()
             if found is None or not job_of(*found).finished:
                 return None
-            return _forget(session, [job_id])
+            return _forget(session, [job_id], self._clock())
 
     def expire(
         self,
@@ -274,31 +277,12 @@ class JobStore(Claims):
         query = select(JobRow.id).join(ComputationRow).where(over < before, JobRow.created_at < before)
         query = query.order_by(JobRow.created_at, JobRow.id).limit(at_most)
         with self.writing() as session:
-            leftovers = _forget(session, session.scalars(query).all())
+            leftovers = _forget(session, session.scalars(query).all(), self._clock())
             if dry_run:
                 session.rollback()
             elif leftovers.jobs:
                 on_removed(session, leftovers.jobs)
         return leftovers
-
-    def in_use(self) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
-        """What must stay on the disk.
-
-        Returns:
-            Locations of results; ids of the computations that wait or run; places of their pieces.
-        """
-        with self.reading() as session:
-            rows = session.execute(
-                select(ComputationRow.result_location, ComputationRow.id, ComputationRow.pieces, ComputationRow.state)
-            )
-            results, ids, pieces = set(), set(), set()
-            for location, work_id, place, state in rows:
-                if location is not None:
-                    results.add(location)
-                if state not in _FINISHED:
-                    ids.add(work_id)
-                    pieces.add(place)
-        return frozenset(results), frozenset(ids), frozenset(pieces)
 
     def uses_upload(self, name: str, *, after: datetime | None = None) -> bool:
         """Whether a computation refers to an upload.
@@ -338,7 +322,7 @@ def _repeated(session: Session, idempotency: Idempotency | None) -> Submission |
     return Submission(job_of(*found), repeated=True, shared=True)
 
 
-def _given(work: ComputationRow, question: Question, is_there: Callable[[str], bool]) -> bool:
+def _given(session: Session, work: ComputationRow, question: Question, is_there: Callable[[str], bool]) -> bool:
     """Whether a computation takes the copy of the slide that came with a question, for all starts from now on.
 
     A file at a path may go before a worker has done with it, or before another one has to begin again; a copy that was sent
@@ -349,12 +333,13 @@ def _given(work: ComputationRow, question: Question, is_there: Callable[[str], b
     if work.upload is not None and is_there(work.upload):
         return False
     work.payload, work.upload = dict(question.work), question.upload
+    keep(session, Place.UPLOADS, [question.upload])
     return True
 
 
 def _new_computation(session: Session, question: Question, now: datetime) -> ComputationRow:
     work_id = str(uuid.uuid4())
-    unfinished = select(ComputationRow.pieces).where(ComputationRow.key == question.key, ComputationRow.state.not_in(_FINISHED))
+    unfinished = select(place_of_pieces()).where(ComputationRow.key == question.key, ComputationRow.state.not_in(_FINISHED))
     # Not those of one that has finished: they may have been left behind, and are no part of a fresh answer.
     going_on = None if question.anew else session.scalars(unfinished.order_by(ComputationRow.created_at.desc()).limit(1)).first()
     return ComputationRow(
@@ -375,7 +360,7 @@ def _new_computation(session: Session, question: Question, now: datetime) -> Com
     )
 
 
-def _forget(session: Session, job_ids: Iterable[str]) -> Leftovers:
+def _forget(session: Session, job_ids: Iterable[str], now: datetime) -> Leftovers:
     """Delete jobs, then the finished computations that have none left."""
     jobs = tuple(job_ids)
     for start in range(0, len(jobs), _DELETED_AT_ONCE):
@@ -383,15 +368,19 @@ def _forget(session: Session, job_ids: Iterable[str]) -> Leftovers:
     orphaned = ComputationRow.state.in_(_FINISHED) & ~exists().where(JobRow.computation_id == ComputationRow.id)
     # Locked first, and looked at again by a statement of its own: a job may have joined until then, and none can afterwards.
     locked = session.scalars(select(ComputationRow.id).where(orphaned).order_by(ComputationRow.id).with_for_update()).all()
-    pairs: list[tuple[str | None, str | None]] = []
+    rows: list[Any] = []
     for start in range(0, len(locked), _DELETED_AT_ONCE):
         mine = ComputationRow.id.in_(locked[start : start + _DELETED_AT_ONCE])
         gone = session.execute(
-            delete(ComputationRow).where(mine, orphaned).returning(ComputationRow.result_location, ComputationRow.upload),
+            delete(ComputationRow)
+            .where(mine, orphaned)
+            .returning(ComputationRow.id, place_of_pieces(), ComputationRow.result_location, ComputationRow.upload),
             execution_options={"synchronize_session": False},
         )
-        pairs += [(location, upload) for location, upload in gone]
-    results = {location for location, _ in pairs if location is not None}
-    uploads = {upload for _, upload in pairs if upload is not None}
-    still = set(session.scalars(select(ComputationRow.upload).where(ComputationRow.upload.in_(uploads)).distinct()))
-    return Leftovers(jobs, tuple(sorted(results)), tuple(sorted(uploads - still)))
+        rows += gone
+    ids, pieces, results, uploads = ({row[column] for row in rows} - {None} for column in range(4))
+    uploads -= set(session.scalars(select(ComputationRow.upload).where(ComputationRow.upload.in_(uploads)).distinct()))
+    # Whoever is killed before all files are gone has said which they are.
+    for place, names in ((Place.RESULTS, ids), (Place.SCRATCH, pieces), (Place.UPLOADS, uploads)):
+        dispose(session, place, names, now)
+    return Leftovers(jobs, tuple(sorted(results)), tuple(sorted(uploads)))

@@ -55,6 +55,7 @@ class ComputationRow(Base):
     shared_key: Mapped[str | None] = mapped_column(String(64), unique=True)
     """The key as long as further jobs may join, else null: at most one computation of a key is open to others."""
     pieces: Mapped[str] = mapped_column(String(64), server_default="")
+    """Empty where a server of an older version made the row, whose workers have them at the key; see `place_of_pieces`."""
     kind: Mapped[str] = mapped_column(String(32))
     payload: Mapped[dict[str, Any]] = mapped_column(JSON)
     upload: Mapped[str | None] = mapped_column(String(64), index=True)
@@ -110,13 +111,14 @@ class QueueSchemaRow(Base):
     version: Mapped[str] = mapped_column(String(128), primary_key=True)
 
 
-class InstallationRow(Base):
-    """The one row that names the database; see `belonging`."""
+class DisposableRow(Base):
+    """Something on the disk that this database made, and nobody needs any more, or yet; see `disposal`."""
 
-    __tablename__ = "installation"
+    __tablename__ = "disposables"
 
-    id: Mapped[str] = mapped_column(String(36), primary_key=True)
-    made_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    place: Mapped[str] = mapped_column(String(16), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    since: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class WorkerRow(Base):

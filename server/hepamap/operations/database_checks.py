@@ -11,12 +11,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from hepamap.access.audit import AuditTrail
 from hepamap.access.keys import KeyStore
-from hepamap.jobs.belonging import belongs
 from hepamap.jobs.database import CHECK_POSTGRESQL, connect, newest_schema
-from hepamap.jobs.retention import FOREIGN_CURE
-from hepamap.jobs.sessions import Sessions
+from hepamap.jobs.retention import UNKNOWN_CURE
+from hepamap.jobs.store import JobStore
+from hepamap.jobs.strays import find_strays
 from hepamap.jobs.tables import JobRow
 from hepamap.operations.findings import Finding, broken, ok, warning
+from hepamap.operations.keeping import keeping_of
 from hepamap.settings import Settings
 
 _SOON = timedelta(days=14)
@@ -64,21 +65,20 @@ def _content(engine: Engine, settings: Settings) -> Iterator[Finding]:
         )
         return
     yield ok("database", f"The job database answers and has schema {version}.")
-    yield from _belonging(engine, settings)
+    yield from _unknown(engine, settings)
     yield from _past(engine)
     if settings.access == "keys":
         yield from _keys(engine)
 
 
-def _belonging(engine: Engine, settings: Settings) -> Iterator[Finding]:
-    if settings.data_dir.is_dir() and not belongs(
-        Sessions(engine), settings.data_dir, settings.results_dir, settings.uploads_dir
-    ):
+def _unknown(engine: Engine, settings: Settings) -> Iterator[Finding]:
+    unknown = find_strays(JobStore(engine), keeping_of(settings), datetime.now(UTC)).unknown
+    if unknown:
         yield warning(
             "database",
-            f"Results and uploads in {settings.data_dir} seem to belong to another database: what no analysis in this one "
-            "refers to is kept, and fills the disk.",
-            cure=FOREIGN_CURE,
+            f"In {settings.data_dir} lie {len(unknown)} files or folders that the job database does not know: they stay, and "
+            "fill the disk.",
+            cure=UNKNOWN_CURE,
         )
 
 

@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from sqlalchemy.orm import Session
 
 from hepamap.access.audit import AuditEvent, AuditTrail
-from hepamap.jobs.retention import Keeping
+from hepamap.jobs.keeping import Keeping
 from hepamap.jobs.store import RemovalHook
 from hepamap.settings import Settings
 
 
 def keeping_of(settings: Settings) -> Keeping:
-    """What `jobs.retention` needs to know."""
+    """What the settings say."""
     return Keeping(
-        data=settings.data_dir,
         results=settings.results_dir,
         uploads=settings.uploads_dir,
         scratch=settings.scratch_dir,

@@ -75,7 +75,7 @@ class DetectionHandler:
     def _pack_of(self, model: str) -> str:
         try:
             return find_pack(self._detector.models_dir, model).name
-        except HepamapError:
+        except (HepamapError, OSError):
             return model
 
     def clean_up(self, work: Computation) -> None:

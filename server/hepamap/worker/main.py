@@ -7,7 +7,6 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
 import structlog
@@ -18,6 +17,7 @@ from hepamap.jobs.processes import call_when_closed, exclusive_lock
 from hepamap.jobs.queue import source_of
 from hepamap.jobs.runner import JobHandler, JobRunner, RunnerLimits, clean_up_after
 from hepamap.jobs.store import JobStore
+from hepamap.jobs.strays import unfinished_results
 from hepamap.jobs.watchdog import Watchdog, WatchdogLimits
 from hepamap.operations.finishing import finish_jobs
 from hepamap.settings import Settings
@@ -93,14 +93,9 @@ def _alone(settings: Settings, store: JobStore, runner: JobRunner, handlers: Han
                 if work.finished:
                     clean_up_after(work, store, handlers.clean_up)
             store.forget_workers(silent_for_s=0.0)
-            _remove_unfinished(settings.results_dir)
+            for path in unfinished_results(store, settings.results_dir):
+                shutil.rmtree(path, ignore_errors=True)
         yield held
-
-
-def _remove_unfinished(results_dir: Path) -> None:
-    """Remove what a killed worker was writing: a result is written under a hidden name until it is whole."""
-    for path in results_dir.glob(".*"):
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def _limits(settings: Settings) -> RunnerLimits:

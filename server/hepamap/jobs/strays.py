@@ -1,0 +1,100 @@
+"""Sorts what lies in the folders of jobs: what is needed, what a crash left to nobody, and what the database does not know."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum, auto
+from pathlib import Path
+
+from hepamap.jobs.disposal import KnownFiles, computation_in, known_files
+from hepamap.jobs.keeping import Keeping
+from hepamap.jobs.store import JobStore
+
+# What is younger may be on its way: an upload without its job yet, a result that is being written.
+_STRAY_AFTER_S = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Strays:
+    """What no job needs, as far as the database knows."""
+
+    left: tuple[Path, ...]
+    """It made them itself, and a crash or an error left them."""
+    unknown: tuple[Path, ...]
+    """It does not know them. They may be another database's."""
+
+
+class _Standing(Enum):
+    NEEDED = auto()
+    LEFT = auto()
+    UNKNOWN = auto()
+
+
+def find_strays(store: JobStore, keeping: Keeping, now: datetime) -> Strays:
+    """Look at each entry of the folders.
+
+    Raises:
+        JobStoreError: the database does not answer.
+        OSError: a folder cannot be read.
+    """
+    # First the folders, then the question who uses them: what begins in between is not in the list.
+    results, uploads, scratch = (_entries(folder) for folder in (keeping.results, keeping.uploads, keeping.scratch))
+    known = known_files(store)
+    after = now - timedelta(days=keeping.uploads_days) if keeping.uploads_days else None
+    standing = {path: _of_result(path.name, known) for path in results}
+    standing |= {path: _of_upload(path.name, known, store, after) for path in uploads}
+    standing |= {path: _of_pieces(path.name, known) for path in scratch}
+    # Pieces that nobody goes on from are no use to anybody, however young.
+    pieces = {path for path in scratch if standing[path] is _Standing.LEFT}
+    return Strays(
+        left=tuple(path for path, what in standing.items() if what is _Standing.LEFT and (path in pieces or _is_old(path))),
+        unknown=tuple(path for path, what in standing.items() if what is _Standing.UNKNOWN and _is_old(path)),
+    )
+
+
+def unfinished_results(store: JobStore, results: Path) -> Iterator[Path]:
+    """What this database's workers were writing: a result is written under a hidden name until it is whole.
+
+    Raises:
+        JobStoreError: the database does not answer.
+        OSError: the folder cannot be read.
+    """
+    hidden = [path for path in _entries(results) if path.name.startswith(".")]
+    known = known_files(store) if hidden else None
+    for path in hidden:
+        if known is not None and computation_in(path.name) in known.unfinished | known.over:
+            yield path
+
+
+def _of_result(name: str, known: KnownFiles) -> _Standing:
+    work_id = computation_in(name)
+    if name in known.results or work_id in known.unfinished:
+        return _Standing.NEEDED
+    return _Standing.LEFT if work_id in known.over else _Standing.UNKNOWN
+
+
+def _of_upload(name: str, known: KnownFiles, store: JobStore, after: datetime | None) -> _Standing:
+    # Asked now, and not of what is known: a computation may have taken it since.
+    if store.uses_upload(name, after=after):
+        return _Standing.NEEDED
+    return _Standing.LEFT if name in known.uploads else _Standing.UNKNOWN
+
+
+def _of_pieces(name: str, known: KnownFiles) -> _Standing:
+    if name in known.pieces:
+        return _Standing.NEEDED
+    return _Standing.LEFT if name in known.pieces_over else _Standing.UNKNOWN
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _is_old(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime > _STRAY_AFTER_S
+    except FileNotFoundError:
+        return False  # another process was quicker
