@@ -124,13 +124,14 @@ def test_a_white_slide_is_an_empty_result_that_says_so(pack: ModelPack, write_sl
     assert "not_evaluable, no contours, tissue 0.00 mm²" in done.stdout
     assert "[no_tissue]" in done.stdout
     assert json.loads((tmp_path / "out" / "contours.geojson").read_text())["features"] == []
-    # An overlap of 0 with a class that nobody knows would be a number about nothing.
+    # An overlap of 0 with a class that nobody knows, or of contours that were refused, would be a number about nothing.
     square = {"type": "Polygon", "coordinates": [[[0, 0], [90, 0], [90, 90], [0, 90], [0, 0]]]}
     drawn = {"type": "Feature", "properties": {"classification": {"name": "Grade 2"}}, "geometry": square}
     (tmp_path / "truth.geojson").write_text(json.dumps(drawn))
     compare = ("compare", tmp_path / "out", tmp_path / "truth.geojson")
     assert_clean_error(hepamap(*compare), "classes_unknown")
-    assert "annotations: 0.000" in hepamap(*compare, "--tumour-class", "Grade 2").stdout
+    said = hepamap(*compare, "--tumour-class", "Grade 2").stdout
+    assert said == "not evaluable, nothing to compare: No tissue was found: all of it is glass, or black.\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

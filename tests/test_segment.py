@@ -49,7 +49,7 @@ class ByColour:
 def pixels(height: int, width: int) -> NDArray[np.uint8]:
     """Tissue of varying red, with a gap of glass across it."""
     rng = np.random.default_rng(6)
-    image = rng.integers(20, 180, (height, width, 3)).astype(np.uint8)
+    image = rng.integers(30, 180, (height, width, 3)).astype(np.uint8)  # none as dark as what is no H&E
     image[:, width // 3 : width // 3 + 100] = GLASS
     return image
 

@@ -46,6 +46,7 @@ def test_contours_lie_on_the_tumour(name: str, stride: int, tmp_path: Path) -> N
     summary = detect(request, tmp_path / "result", Detector(MODELS))
     iou, shift = compare(open_result(tmp_path / "result"), tmp_path / "slide.geojson")
     assert summary.outcome == "ok"
+    assert iou is not None
     assert iou > 0.8
     assert shift is not None
     assert math.hypot(shift.x_cell, shift.y_cell) < 0.5

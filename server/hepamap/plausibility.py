@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hepamap.contours import TumourRegion
-from hepamap.tissue import is_background_pixel
+from hepamap.tissue import BLACK_MAX_RGB, is_background_pixel
 
 OK = "ok"
 OK_WITH_WARNINGS = "ok_with_warnings"
@@ -18,7 +18,6 @@ NOT_EVALUABLE = "not_evaluable"
 _SAMPLE_STEP_PX = 8  # every 8th pixel is enough to know a slide's colours
 _MIN_HE_SHARE = 0.3  # of the tissue pixels; the pale and the inked still leave more than this pink or violet
 _MIN_CONTRAST = 8  # grey levels by which H&E's green lies under its red or blue
-_MIN_BRIGHTNESS = 40  # the brightest channel; below it there is no light through the slide
 _LITTLE_TISSUE_UM2 = 0.1e6
 _NEARLY_ALL = 0.98
 _CONSTANT_SPREAD = 1e-3
@@ -45,8 +44,9 @@ class StainTally:
         sample = rgb[::_SAMPLE_STEP_PX, ::_SAMPLE_STEP_PX]
         tissue = sample[~is_background_pixel(sample)].astype(np.int16)
         red, green, blue = tissue[:, 0], tissue[:, 1], tissue[:, 2]
-        # Pink to violet: both stains take green out of the light most, and both let light through.
-        is_he = (red - green >= _MIN_CONTRAST) & (blue >= green - _MIN_CONTRAST) & (np.maximum(red, blue) >= _MIN_BRIGHTNESS)
+        # Pink to violet: both stains take green out of the light most, and neither takes all of it. Fluorescence has no light
+        # but its own: red or blue dyes leave green black. What is black all over says nothing: slides have black borders.
+        is_he = (red - green >= _MIN_CONTRAST) & (blue >= green - _MIN_CONTRAST) & (tissue.min(axis=1) > BLACK_MAX_RGB)
         self.include(len(tissue), int(is_he.sum()))
 
     def include(self, tissue_pixels: int, he_pixels: int) -> None:

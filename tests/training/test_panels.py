@@ -16,7 +16,7 @@ from hepamap.model_pack import InputSpec, ModelPack, NetworkSpec, write_pack
 from hepamap.predictor import Predictor
 from hepamap.training.cohort import CohortSlide
 from hepamap.training.evaluation.kept_maps import KeptMaps
-from hepamap.training.panels import compute_panels, draw_panels, looks, prepare_picture
+from hepamap.training.panels import _title, compute_panels, draw_panels, looks, prepare_picture
 from tests.packs import manifest_body
 
 from .conftest import toy_pixels, tumour_and_liver, write_slide
@@ -98,6 +98,19 @@ def test_six_panels_with_what_each_found(row: CohortSlide, maps: KeptMaps, tmp_p
     for rows in np.array_split(np.arange(height), 2):
         for columns in np.array_split(np.arange(round(0.93 * width)), 3):
             assert green[np.ix_(rows, columns)].any()
+
+
+def test_a_slide_that_is_not_evaluable_gets_no_contours(
+    row: CohortSlide, maps: KeptMaps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hepamap.plausibility._MIN_HE_SHARE", 1.1)
+    figure = compute_panels(row, looks(*packs(tmp_path / "models"))[:1], maps)
+    assert [(panel.found_l0 is None, panel.iou) for panel in figure.panels] == [(False, None), (True, None)]
+    assert [_title(panel) for panel in figure.panels] == ["What was drawn", "5X, no overlap: not evaluable"]
+    draw_panels(figure, tmp_path / "figure.png")
+    picture = cv2.imread(str(tmp_path / "figure.png"))
+    assert picture is not None
+    assert (np.abs(picture.astype(int) - (255, 229, 0)).max(axis=-1) >= 12).all()  # what is found is outlined in this blue
 
 
 @pytest.mark.parametrize(

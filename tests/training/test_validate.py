@@ -16,7 +16,7 @@ from hepamap.training import validate as validation
 from hepamap.training.cohort import CohortSlide
 from hepamap.training.errors import ClassesUnknownError, CohortInvalidError
 from hepamap.training.evaluate import Judged, SlideScore
-from hepamap.training.evaluation.errors import OneClassError, SplitEmptyError
+from hepamap.training.evaluation.errors import NothingMeasuredError, OneClassError, SplitEmptyError
 from tests.conftest import write_tiff_slide
 from tests.packs import manifest_body, write_network_pack
 
@@ -43,7 +43,7 @@ def maps() -> NDArray[np.float32]:
 def report(patch: Judged, dense: Judged) -> dict[str, object]:
     tally = validation._Tally()
     validation._compare("s", {"patch": patch, "dense": dense}, tally)
-    return validation._report(tally, [], 16)
+    return validation._report(tally, 16)
 
 
 def test_the_numbers_are_those_of_the_arithmetic() -> None:
@@ -123,6 +123,9 @@ def test_the_outcome_stands_in_the_manifest(tmp_path: Path, row: CohortSlide, mo
     assert [warning["code"] for warning in measured["warnings"]] == ["gpu_not_used"]
     assert (measured["contour_iou"], measured["map_mean_absolute_difference"]) == (1.0, 0.0)
     assert "dense mode may be the default" in validation.markdown(found)
+    assert "left out" not in validation.markdown(found)
+    partly = replace(found, report={**found.report, "not_evaluable": ["dark"]})
+    assert "Not evaluable, and left out: dark." in validation.markdown(partly)
     worse = replace(found, report={**found.report, "dense_may_be_default": False})
     assert validation.write_validation(worse).manifest.default_mode == "patch"
 
@@ -136,7 +139,7 @@ def test_what_a_network_had_to_leave_is_said() -> None:
         predictor = Predictor(None, 64, policy=policy)
         predictor.warnings += warnings
         tally.note(predictor)
-    found = validation._report(tally, [], 16)
+    found = validation._report(tally, 16)
     assert found["precision"] == "float32, mixed_float16"
     assert found["warnings"] == [{"code": "gpu_memory", "message": "It ran on the CPU."}]
 
@@ -148,10 +151,27 @@ def test_a_slide_without_tumour_has_no_part_in_the_sensitivity() -> None:
         item = judged(maps(), shapely.box(0, 0, 9, 9))
         item = replace(item, score=replace(item.score, sensitivity=sensitivity))
         validation._compare(name, {"patch": item, "dense": item}, tally)
-    found = validation._report(tally, [], 16)
+    found = validation._report(tally, 16)
     for mode in ("patch", "dense"):
         assert (found[mode]["sensitivity"], found[mode]["sensitivity_slides"]) == (0.8, 1)
         assert (found[mode]["specificity"], found[mode]["specificity_slides"]) == (0.7, 2)
+
+
+def test_what_is_not_evaluable_in_one_mode_is_left_out_of_both() -> None:
+    tally = validation._Tally()
+    item = judged(maps(), shapely.box(0, 0, 9, 9))
+    refused = replace(item, found_l0=None, truth=item.truth[:0], answer=item.answer[:0])
+    validation._compare("a", {"patch": item, "dense": item}, tally)
+    alone = validation._report(tally, 16)
+    validation._compare("b", {"patch": item, "dense": refused}, tally)
+    assert validation._report(tally, 16) == {**alone, "slides": ["a"], "not_evaluable": ["b"]}
+
+
+def test_slides_of_which_none_is_evaluable_are_refused(tmp_path: Path, row: CohortSlide, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hepamap.plausibility._MIN_HE_SHARE", 1.1)
+    write_network_pack(tmp_path / "models", "constant", bias=(0.0, 2.0))
+    with pytest.raises(NothingMeasuredError, match="None of the slides is evaluable: slide"):
+        validation.validate("constant", [row], Detector(tmp_path / "models"))
 
 
 def test_one_class_is_refused() -> None:

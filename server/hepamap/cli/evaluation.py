@@ -117,5 +117,6 @@ def _warn(lack: HepamapError) -> None:
 def _tell(outcome: SlideOutcome, run: ModelRun) -> None:
     auc = "one class only" if outcome.auc is None else f"AUC {outcome.auc:.3f}"
     iou = "no tumour" if outcome.score.known_iou is None else f"IoU {outcome.score.known_iou:.3f}"
-    typer.echo(f"{outcome.score.slide} {run.name}: {iou}, {auc}", err=True)
+    figures = f"{iou}, {auc}" if outcome.score.is_evaluable else "not evaluable"
+    typer.echo(f"{outcome.score.slide} {run.name}: {figures}", err=True)
     report_warnings(outcome.warnings)

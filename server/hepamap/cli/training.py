@@ -173,12 +173,20 @@ def compare(
     exclude_class: ExcludedClasses = None,
 ) -> None:
     """Measure the contours of a result against annotations of the same slide."""
+    from hepamap.plausibility import NOT_EVALUABLE
     from hepamap.results import open_result
     from hepamap.training.class_map import DEFAULT_CLASSES
     from hepamap.training.evaluate import compare as run
 
     classes = DEFAULT_CLASSES.with_names(tumour_class, non_tumour_class, exclude_class)
-    iou, shift = run(open_result(result), annotations, classes)
-    typer.echo(f"intersection over union with the annotations: {iou:.3f}")
+    stored = open_result(result)
+    iou, shift = run(stored, annotations, classes)
+    if stored.summary["outcome"] == NOT_EVALUABLE:
+        reasons = " ".join(warning["message"] for warning in stored.summary["warnings"])
+        typer.echo(f"not evaluable, nothing to compare: {reasons}")
+    elif iou is None:
+        typer.echo("no tumour is annotated: there is no intersection over union")
+    else:
+        typer.echo(f"intersection over union with the annotations: {iou:.3f}")
     if shift is not None:
         typer.echo(f"displacement: {shift.x_cell:+.2f}, {shift.y_cell:+.2f} cells of the map")

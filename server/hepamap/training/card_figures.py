@@ -51,6 +51,8 @@ def _slides(found: Any) -> list[str]:
         f"{found['stride']} px; in brackets confidence intervals ({found['interval']}). Youden's threshold is taken from each "
         "slide's own truth, which nobody has for a new slide. IoU of pixels of 1.84 µm."
     )
+    if refused := found.get("not_evaluable"):
+        about += f" Not evaluable, and left out: {refused} more."
     return [_table(titles, rows), about]
 
 

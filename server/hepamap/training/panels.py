@@ -49,7 +49,8 @@ class Panel:
 
     title: str
     map: ProbabilityMap | None
-    found_l0: BaseGeometry
+    found_l0: BaseGeometry | None
+    """None where the slide is not evaluable in this way."""
     iou: float | None
     """Of the contours with what was drawn."""
 
@@ -139,7 +140,8 @@ def compute_panels(
 def _panel(row: CohortSlide, areas: SlideAreas, way: Look, maps: KeptMaps, progress: Callable[[Progress], None]) -> Panel:
     stored = maps.result_of(row, way.run, lambda step: progress(Progress(step.done, step.total, way.title)))
     summary = stored.summary
-    judged = judge_areas(row.slide.stem, areas, way.run.pack.name, stored.map, summary["parameters"], summary["seconds"]["total"])
+    seconds = summary["seconds"]["total"]
+    judged = judge_areas(row.slide.stem, areas, way.run.pack.name, stored.map, summary["parameters"], summary["outcome"], seconds)
     return Panel(way.title, stored.map, judged.found_l0, judged.score.known_iou)
 
 
@@ -207,8 +209,7 @@ def _not_writable(picture: Path, error: OSError) -> OutputNotWritableError:
 
 def _draw(axes: Any, figure6: Figure6, panel: Panel, letter: str) -> Any:
     """One panel; returns the coloured map, or None where there is none."""
-    title = panel.title if panel.iou is None else f"{panel.title}: IoU {panel.iou:.2f}"
-    axes.set_title(f"{letter}   {title}", size=_TITLE_POINTS, loc="left")
+    axes.set_title(f"{letter}   {_title(panel)}", size=_TITLE_POINTS, loc="left")
     axes.imshow(figure6.overview, extent=_extent_mm(figure6.view_l0, figure6))
     coloured = None
     if panel.map is not None:
@@ -221,13 +222,20 @@ def _draw(axes: Any, figure6: Figure6, panel: Panel, letter: str) -> Any:
             interpolation="nearest",
             extent=_extent_mm(panel.map.lattice.region_l0, figure6),
         )
-        _outline(axes, panel.found_l0, figure6, _FOUND)
+        if panel.found_l0 is not None:
+            _outline(axes, panel.found_l0, figure6, _FOUND)
     _outline(axes, figure6.truth_l0, figure6, _TRUTH)
     left, right, bottom, top = _extent_mm(figure6.view_l0, figure6)
     axes.set_xlim(left, right)
     axes.set_ylim(bottom, top)
     axes.tick_params(labelsize=_LABEL_POINTS)
     return coloured
+
+
+def _title(panel: Panel) -> str:
+    if panel.found_l0 is None:
+        return f"{panel.title}: not evaluable"
+    return panel.title if panel.iou is None else f"{panel.title}: IoU {panel.iou:.2f}"
 
 
 def _extent_mm(region_l0: Region, figure6: Figure6) -> tuple[float, float, float, float]:

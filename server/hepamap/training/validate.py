@@ -30,7 +30,7 @@ from hepamap.training.class_map import DEFAULT_CLASSES, ClassMap
 from hepamap.training.cohort import CohortSlide, read_cohort, require_own_names
 from hepamap.training.evaluate import Judged, judge_map
 from hepamap.training.evaluation.both_classes import require_both_classes
-from hepamap.training.evaluation.errors import OneClassError, SplitEmptyError
+from hepamap.training.evaluation.errors import NothingMeasuredError, OneClassError, SplitEmptyError
 from hepamap.training.model_card import rewrite_card
 
 MODES = ("patch", "dense")
@@ -56,6 +56,8 @@ class _Tally:
     shared_um2: float = 0.0
     united_um2: float = 0.0
     contour_iou: dict[str, float] = field(default_factory=dict)
+    not_evaluable: list[str] = field(default_factory=list)
+    """Slides that got no contours in one of the modes, and are left out of both."""
     precisions: list[str] = field(default_factory=list)
     """Arithmetic of the runs, each once: a network may have had to leave a GPU on the way."""
     warnings: dict[str, str] = field(default_factory=dict)
@@ -130,6 +132,7 @@ def validate(
         CohortInvalidError: two slides have the same name.
         SlideError, AnnotationError: a slide or what was drawn on it cannot be used.
         OneClassError: on all slides together nothing is tumour, or no patch with tissue is, or the same of non-tumour.
+        NothingMeasuredError: none of the slides is evaluable.
     """
     if not slides:
         raise SplitEmptyError("There is no slide to validate on.", cure="Give a table of annotated slides.")
@@ -146,7 +149,7 @@ def validate(
     for row in slides:
         judged = {mode: _run(row, pack, detector, stride_m, mode, classes, progress, tally) for mode in MODES}
         _compare(row.slide.stem, judged, tally)
-    return Validation(pack, _report(tally, slides, stride_m))
+    return Validation(pack, _report(tally, stride_m))
 
 
 def write_validation(validation: Validation) -> ModelPack:
@@ -191,6 +194,7 @@ def markdown(validation: Validation) -> str:
             f"{validation.pack.name}, {len(report['slides'])} slides: mean absolute difference of the maps "
             f"{report['map_mean_absolute_difference']:.4f}, IoU of the contours {report['contour_iou']:.4f} "
             f"(lowest of a slide {report['contour_iou_lowest']:.4f}): {verdict}.",
+            *(f"Not evaluable, and left out: {name}." for name in report["not_evaluable"]),
             "",
         ]
     )
@@ -220,13 +224,16 @@ def _run(
     analysis, predictor = detector.run(pack, look)
     tally.note(predictor)
     seconds = analysis.seconds["map"] + analysis.seconds["contours"]
-    return judge_map(row, pack.name, analysis.map, asdict(parameters), seconds, classes)
+    return judge_map(row, pack.name, analysis.map, asdict(parameters), analysis.outcome, seconds, classes)
 
 
 def _compare(name: str, judged: dict[str, Judged], tally: _Tally) -> None:
+    patch, dense = judged["patch"], judged["dense"]
+    if patch.found_l0 is None or dense.found_l0 is None:
+        tally.not_evaluable.append(name)
+        return
     for mode in MODES:
         tally.judged[mode].append(judged[mode])
-    patch, dense = judged["patch"], judged["dense"]
     known = np.isfinite(patch.map.values) & np.isfinite(dense.map.values)
     tally.differences.append(np.abs(dense.map.values[known] - patch.map.values[known]))
     um2_per_px = patch.map.lattice.grid.pixel_size.area_um2
@@ -237,13 +244,19 @@ def _compare(name: str, judged: dict[str, Judged], tally: _Tally) -> None:
     tally.contour_iou[name] = round(shared / united, 4) if united else 1.0
 
 
-def _report(tally: _Tally, slides: Sequence[CohortSlide], stride_m: int) -> dict[str, Any]:
+def _report(tally: _Tally, stride_m: int) -> dict[str, Any]:
+    if not tally.contour_iou:
+        raise NothingMeasuredError(
+            f"None of the slides is evaluable: {', '.join(tally.not_evaluable)}.",
+            cure="Give slides with H&E; `hepamap detect` says of each what is wrong with it.",
+        )
     modes = {mode: _of_mode(tally.judged[mode]) for mode in MODES}
     contour_iou = tally.shared_um2 / tally.united_um2 if tally.united_um2 else 1.0
     is_as_good = modes["dense"]["auc"] >= modes["patch"]["auc"] - MAX_AUC_LOSS and contour_iou >= MIN_CONTOUR_IOU
     return {
         "software": f"hepamap {__version__}",
-        "slides": [row.slide.stem for row in slides],
+        "slides": list(tally.contour_iou),
+        "not_evaluable": tally.not_evaluable,
         "stride": stride_m,
         **modes,
         "map_mean_absolute_difference": round(float(np.concatenate(tally.differences).mean()), 4),

@@ -78,7 +78,7 @@ def test_a_validation_is_shown_also_where_it_cannot_be_kept(
     cohort: Path, detector: RedDetector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     figures = dict.fromkeys(("auc", "iou", "sensitivity", "specificity", "seconds"), 0.9)
-    report = {"patch": figures, "dense": figures, "dense_may_be_default": True, "slides": [], "warnings": []}
+    report = {"patch": figures, "dense": figures, "dense_may_be_default": True, "slides": [], "not_evaluable": [], "warnings": []}
     report |= dict.fromkeys(("map_mean_absolute_difference", "contour_iou", "contour_iou_lowest"), 0.5)
     found = validation.Validation(find_pack(detector.models_dir, "tiny-5x"), report)
 

@@ -25,11 +25,12 @@ from hepamap.predictor import Predictor
 from hepamap.training.build import DatasetSpec, build_dataset
 from hepamap.training.class_map import DEFAULT_CLASSES
 from hepamap.training.errors import AnnotationOutsideError, ClassesUnknownError, DatasetInvalidError, SlideInTwoSplitsError
+from hepamap.training.evaluation.choice import choose
 from hepamap.training.evaluation.errors import NothingMeasuredError, OneClassError, SplitEmptyError
 from hepamap.training.evaluation.plan import EvaluationSpec, plan_runs
 from hepamap.training.evaluation.run import evaluate
 from hepamap.training.evaluation.scores import METRICS
-from hepamap.training.evaluation.sheet import worst_first
+from hepamap.training.evaluation.sheet import overlay_sheet, worst_first
 from hepamap.training.evaluation.writing import report_json, write_files, write_into_packs
 from tests.packs import manifest_body
 from tests.training.conftest import box, feature, tumour_and_liver
@@ -441,3 +442,63 @@ def test_the_worst_slide_is_first(cohort: Path, detector: RedDetector, tmp_path:
     rule = run.rules[1]
     assert worst_first([good, bad], rule) == [bad, good]
     assert np.isclose(good.scores(rule)["iou"] or 0, other.scores(rule)["iou"] or 0, atol=0.02)
+
+
+def refuse_slide(maps: Path, name: str) -> None:
+    """As if the slide had not been evaluable when its map was made."""
+    (path,) = maps.glob(f"{name}-*/result.json")
+    warning = {"code": "not_h_and_e", "message": "This does not look like an H&E slide."}
+    summary = {**json.loads(path.read_text()), "outcome": "not_evaluable", "warnings": [warning]}
+    path.write_text(json.dumps(summary))
+
+
+def test_a_slide_that_is_not_evaluable_has_no_part_in_any_figure(cohort: Path, detector: RedDetector, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (before,) = evaluate(spec(cohort, split="train"), out, detector).runs
+    refuse_slide(out / "maps", "s0")
+    found = evaluate(spec(cohort, split="train"), out, detector)
+    (run,) = found.runs
+    refused, kept = run.outcomes
+    assert refused.slide.name == "s0"
+    assert (refused.score.tumour_found_mm2, len(refused.truth), refused.counts) == (None, 0, {})
+    for rule in run.rules:
+        assert kept.scores(rule) == before.outcomes[1].scores(rule)
+        assert set(refused.scores(rule).values()) == {None}
+        means = {name: mean and mean.value for name, mean in run.means[rule.name].items()}
+        assert means == pytest.approx(kept.scores(rule))
+    assert worst_first([refused, kept], run.rules[1]) == [kept, refused]
+    said = "tiny-5x@1.0.0-patch-16: 1 of 2 slides are not evaluable, and have no part in any figure: s0."
+    assert said in found.markdown()
+    assert "patches of one class only" not in found.markdown()
+    report = report_json(found)["runs"][0]["slides"]
+    assert [(one["evaluable"], one["contour_iou_at_default"] is None) for one in report] == [(False, True), (True, False)]
+    write_files(found, out)
+    rows = [line.split(",") for line in (out / "slides.csv").read_text().splitlines()]
+    assert {(row[3], row[-1]) for row in rows} == {("slide", "evaluable"), ("s0", "no"), ("s1", "yes")}
+    assert all(cell == "" for row in rows if row[3] == "s0" for cell in row[9:-1])
+
+
+def test_the_sheet_has_no_contours_of_what_is_not_evaluable(
+    cohort: Path, detector: RedDetector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hepamap.plausibility._MIN_HE_SHARE", 1.1)
+    found = evaluate(spec(cohort), tmp_path / "out", detector)
+    (run,) = found.runs
+    assert write_files(found, tmp_path / "out")
+    (axes,) = overlay_sheet(run, run.rules[1], tmp_path / "out" / "maps").axes
+    assert axes.get_title().endswith("\nnot evaluable: no contours")
+    assert "#FFD400" not in [line.get_color() for line in axes.lines]
+
+
+def test_what_is_not_evaluable_chooses_nothing(cohort: Path, detector: RedDetector, tmp_path: Path) -> None:
+    out, asked = tmp_path / "out", spec(cohort, split="train", choose_on="val", write=True)
+    evaluate(asked, out, detector)
+    refuse_slide(out / "maps", "s0")
+    found = evaluate(asked, out, detector)
+    (written,) = write_into_packs(found)
+    slides = written.manifest.evaluation["slides"]
+    assert (slides["slides"], slides["not_evaluable"]) == (1, 1)
+    assert "Not evaluable, and left out: 1 more." in (written.folder / "MODEL_CARD.md").read_text(encoding="utf-8")
+    choice = choose(found.runs[0].outcomes, "train")
+    assert (choice.slides, choice.patches) == (1, len(found.runs[0].outcomes[1].truth))
+    assert choice.remarks[-1] == "Not evaluable, and left out of the choice (train): s0."

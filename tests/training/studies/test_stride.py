@@ -64,7 +64,7 @@ def test_every_stride_and_mode_that_can_be(slides: list[CohortSlide], detector: 
 def detected(slide: CohortSlide, detector: Detector, stride_m: int, mode: str, out: Path) -> SlideScore:
     """Of a run as a user would make it."""
     summary = detect(DetectionRequest(slide.slide, "tiny-5x", stride_m=stride_m, mode=mode), out, detector)
-    return judge_map(slide, "tiny-5x", open_result(out).map, summary.result["parameters"], 0.0).score
+    return judge_map(slide, "tiny-5x", open_result(out).map, summary.result["parameters"], summary.outcome, 0.0).score
 
 
 def test_scores_are_those_of_the_pipeline(slides: list[CohortSlide], detector: Detector, tmp_path: Path) -> None:
@@ -164,6 +164,17 @@ def test_a_slide_that_breaks_is_a_failed_row(
     monkeypatch.undo()
     study_stride(slides, ["tiny-5x"], detector, tmp_path, strides=[64], modes=["patch"], retry_failed=True)
     assert [row["status"] for row in table(tmp_path)] == ["ok"]
+
+
+def test_a_slide_that_is_not_evaluable_is_a_failed_row(
+    slides: list[CohortSlide], detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hepamap.plausibility._MIN_HE_SHARE", 1.1)
+    study_stride(slides, ["tiny-5x"], detector, tmp_path, strides=[64], modes=["patch"])
+    (row,) = table(tmp_path)
+    assert [row[name] for name in ("status", "auc", "sensitivity", "specificity", "iou")] == ["failed", "", "", "", ""]
+    assert row["message"].startswith("Not evaluable. This does not look like an H&E slide")
+    assert "Not evaluable." in (tmp_path / "stride.md").read_text(encoding="utf-8")
 
 
 def test_what_cannot_be_run_is_said_before_anything_is(slides: list[CohortSlide], detector: Detector, tmp_path: Path) -> None:

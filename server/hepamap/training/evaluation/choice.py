@@ -62,6 +62,11 @@ class Verdict:
         }
 
 
+def not_evaluable(outcomes: Sequence[SlideOutcome]) -> list[str]:
+    """The slides that got no contours and have no figures, by name."""
+    return [item.slide.name for item in outcomes if not item.score.is_evaluable]
+
+
 def pooled(outcomes: Sequence[SlideOutcome]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
     """Labels and probabilities of all slides, one after the other."""
     return np.concatenate([item.truth for item in outcomes]), np.concatenate([item.answer for item in outcomes])
@@ -77,13 +82,17 @@ def choose(outcomes: Sequence[SlideOutcome], split: str) -> Choice:
     if not has_both(truth):
         missing = "tumour" if not truth.any() else "non-tumour"
         raise OneClassError(
-            f"No patch with tissue is {missing} on the slides of the split “{split}”: thresholds cannot be chosen.",
+            f"No patch with tissue is {missing} on the evaluable slides of the split “{split}”: thresholds cannot be chosen.",
             cure="Add slides on which both are annotated, or say in the table that unannotated tissue is non_tumour.",
         )
     thresholds = choose_thresholds(truth, answer)
     points = measured_points(thresholds, truth, answer)
-    groups = len({item.group for item in outcomes})
-    return Choice(split, len(outcomes), groups, len(truth), thresholds, points, fit_temperature(truth, answer), remarks(points))
+    choosing = [item for item in outcomes if item.score.is_evaluable]
+    said = remarks(points)
+    if refused := not_evaluable(outcomes):
+        said.append(f"Not evaluable, and left out of the choice ({split}): {', '.join(refused)}.")
+    groups = len({item.group for item in choosing})
+    return Choice(split, len(choosing), groups, len(truth), thresholds, points, fit_temperature(truth, answer), said)
 
 
 def judge_choice(choice: Choice, outcomes: Sequence[SlideOutcome], split: str) -> Verdict:
@@ -95,7 +104,7 @@ def judge_choice(choice: Choice, outcomes: Sequence[SlideOutcome], split: str) -
     truth, answer = pooled(outcomes)
     if not len(truth):
         raise NothingMeasuredError(
-            f"No patch on the slides of the split “{split}” has both tissue and a label.",
+            f"No patch on the evaluable slides of the split “{split}” has both tissue and a label.",
             cure="Check the annotations: they must lie on tissue.",
         )
     after = reliability(truth, at_temperature(answer, choice.temperature))

@@ -18,6 +18,6 @@ class OneClassError(TrainingError):
 
 
 class NothingMeasuredError(TrainingError):
-    """No patch has both tissue and a label."""
+    """No patch has both tissue and a label, or no slide is evaluable."""
 
     code = "nothing_measured"

@@ -11,6 +11,7 @@ import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
+from hepamap.contours import TumourRegion
 from hepamap.geometry import Region
 from hepamap.pipeline import regions_of
 from hepamap.results import open_result
@@ -60,7 +61,10 @@ def overlay_sheet(summary: RunSummary, rule: Rule, maps: Path) -> Figure:
 
 
 def worst_first(outcomes: Sequence[SlideOutcome], rule: Rule) -> list[SlideOutcome]:
-    """By pixel IoU at a threshold; a slide without tumour has none, and stands where its specificity puts it."""
+    """By pixel IoU at a threshold; a slide without tumour has none, and stands where its specificity puts it.
+
+    What is not evaluable has no figures and stands last.
+    """
 
     def goodness(item: SlideOutcome) -> tuple[float, str]:
         scores = item.scores(rule)
@@ -75,7 +79,9 @@ def _draw_slide(axes: Axes, item: SlideOutcome, rule: Rule, maps: Path) -> float
     assert rule.threshold is not None
     stored = open_result(maps / item.stored)
     parameters = stored.summary["parameters"]
-    regions = regions_of(stored.map, rule.threshold, parameters["min_area_um2"], parameters["min_hole_area_um2"])
+    regions: list[TumourRegion] = []
+    if item.score.is_evaluable:
+        regions = regions_of(stored.map, rule.threshold, parameters["min_area_um2"], parameters["min_hole_area_um2"])
     row = item.slide.row
     with Slide.open(row.slide, mpp_override_um=row.mpp_override_um) as slide:
         view_l0, pixel_um = slide.bounds_l0, slide.pixel_size.x_um
@@ -94,7 +100,7 @@ def _draw_slide(axes: Axes, item: SlideOutcome, rule: Rule, maps: Path) -> float
         f"{title} {'–' if (value := scores[name]) is None else format(value, '.3f')}"
         for name, title in (("iou", "IoU"), ("sensitivity", "sens."), ("specificity", "spec."))
     )
-    axes.set_title(f"{item.slide.name}\n{figures}", fontsize=9.5)
+    axes.set_title(f"{item.slide.name}\n{figures if item.score.is_evaluable else 'not evaluable: no contours'}", fontsize=9.5)
     return float(height / width)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hepamap.results import StoredResult
-from hepamap.training.evaluate import SlideScore, judge_areas
+from hepamap.training.evaluate import Judged, SlideScore, judge_areas
 from hepamap.training.evaluation.plan import AnnotatedSlide, ModelRun
 from hepamap.training.evaluation.scores import Counts, Scores, auc, youden_threshold
 from hepamap.training.evaluation.truth import cell_pixels
@@ -45,7 +45,7 @@ class SlideOutcome:
     youden: float | None
     """Threshold; None where the slide has one class only."""
     counts: dict[str, Counts]
-    """By the name of the rule; a rule without a threshold here is not in it."""
+    """By the name of the rule; a rule without a threshold here is not in it, and none is where the slide is not evaluable."""
     warnings: tuple[Mapping[str, str], ...] = ()
     """Code and message, as `detect` gave them with the map."""
 
@@ -69,18 +69,13 @@ def measure(slide: AnnotatedSlide, run: ModelRun, stored: StoredResult, rules: S
         stored: the map.
         rules: thresholds to count at.
     """
-    parameters, seconds = stored.summary["parameters"], stored.summary["seconds"]["total"]
+    summary = stored.summary
     name = run.pack.manifest.id if run.is_default else f"{run.pack.manifest.id} ({run.mode}, {run.stride_m} px)"
-    judged = judge_areas(slide.name, slide.areas, name, stored.map, parameters, seconds)
-    pixels = cell_pixels(slide.areas.tumour_l0, slide.areas.non_tumour_l0, stored.map.lattice)
+    judged = judge_areas(
+        slide.name, slide.areas, name, stored.map, summary["parameters"], summary["outcome"], summary["seconds"]["total"]
+    )
     youden = youden_threshold(judged.truth, judged.answer)
-    counts = {}
-    for rule in rules:
-        threshold = youden if rule.threshold is None else rule.threshold
-        if threshold is not None:
-            shared, united, tumour = pixels.overlap(stored.map.values, threshold)
-            patches = Counts.of(judged.truth, judged.answer, threshold)
-            counts[rule.name] = replace(patches, pixels_shared=shared, pixels_united=united, pixels_tumour=tumour)
+    counts = _counted(slide, judged, youden, rules) if judged.score.is_evaluable else {}
     return SlideOutcome(
         slide,
         stored.folder.name,
@@ -90,5 +85,17 @@ def measure(slide: AnnotatedSlide, run: ModelRun, stored: StoredResult, rules: S
         auc(judged.truth, judged.answer),
         youden,
         counts,
-        tuple(stored.summary["warnings"]),
+        tuple(summary["warnings"]),
     )
+
+
+def _counted(slide: AnnotatedSlide, judged: Judged, youden: float | None, rules: Sequence[Rule]) -> dict[str, Counts]:
+    pixels = cell_pixels(slide.areas.tumour_l0, slide.areas.non_tumour_l0, judged.map.lattice)
+    counts = {}
+    for rule in rules:
+        threshold = youden if rule.threshold is None else rule.threshold
+        if threshold is not None:
+            shared, united, tumour = pixels.overlap(judged.map.values, threshold)
+            patches = Counts.of(judged.truth, judged.answer, threshold)
+            counts[rule.name] = replace(patches, pixels_shared=shared, pixels_united=united, pixels_tumour=tumour)
+    return counts

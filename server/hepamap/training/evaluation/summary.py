@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hepamap.training.evaluation.bootstrap import Bootstrap, Interval
-from hepamap.training.evaluation.choice import Verdict, pooled
+from hepamap.training.evaluation.choice import Verdict, not_evaluable, pooled
 from hepamap.training.evaluation.plan import ModelRun
 from hepamap.training.evaluation.scores import METRICS, Counts, Scores
 from hepamap.training.evaluation.slides import YOUDEN, Rule, SlideOutcome
@@ -40,7 +40,12 @@ class RunSummary:
     def remarks(self) -> list[str]:
         """What a reader must know of the figures."""
         said = []
-        without = [item.slide.name for item in self.outcomes if item.auc is None]
+        if refused := not_evaluable(self.outcomes):
+            said.append(
+                f"{self.run.name}: {len(refused)} of {len(self.outcomes)} slides are not evaluable, and have no part in any "
+                f"figure: {', '.join(refused)}."
+            )
+        without = [item.slide.name for item in self.outcomes if item.auc is None and item.score.is_evaluable]
         if without:
             said.append(
                 f"{self.run.name}: {len(without)} of {len(self.outcomes)} slides have patches of one class only, hence no AUC "
@@ -162,6 +167,7 @@ def _slide_json(item: SlideOutcome, rules: Sequence[Rule]) -> dict[str, Any]:
         "youden_threshold": item.youden,
         "scores": {rule.name: rounded(item.scores(rule)) for rule in rules},
         "contour_iou_at_default": None if item.score.known_iou is None else round(item.score.known_iou, 4),
+        "evaluable": item.score.is_evaluable,
         "map": f"maps/{item.stored}",
         "warnings": list(item.warnings),
     }

@@ -65,6 +65,7 @@ def slides_csv(summaries: Sequence[RunSummary]) -> str:
             "tumour_patches",
             *METRICS,
             "contour_iou_at_default",
+            "evaluable",
         ]
     ]
     for item in summaries:
@@ -75,7 +76,8 @@ def slides_csv(summaries: Sequence[RunSummary]) -> str:
                 about = [item.run.pack.name, item.run.mode, item.run.stride_m, one.slide.name, one.group]
                 patches = [len(one.truth), int(one.truth.sum())]
                 figures = [_digits(scores[name]) for name in METRICS]
-                rows.append([*about, rule.name, _digits(threshold), *patches, *figures, _digits(one.score.known_iou)])
+                ends = [_digits(one.score.known_iou), "yes" if one.score.is_evaluable else "no"]
+                rows.append([*about, rule.name, _digits(threshold), *patches, *figures, *ends])
     return _csv(rows)
 
 

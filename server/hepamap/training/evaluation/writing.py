@@ -92,12 +92,14 @@ def _write_into_pack(summary: RunSummary, spec: EvaluationSpec) -> ModelPack:
     verdict = summary.verdict
     assert verdict is not None
     pack, choice = reloaded(summary.run.pack), verdict.choice
+    measured = [item for item in summary.outcomes if item.score.is_evaluable]
     on_slides = {
         "software": f"hepamap {software_json()['version']}",
         "split": spec.split,
-        "slides": len(summary.outcomes),
-        "groups": len({item.group for item in summary.outcomes}),
-        "patches": sum(len(item.truth) for item in summary.outcomes),
+        "slides": len(measured),
+        "not_evaluable": len(summary.outcomes) - len(measured),
+        "groups": len({item.group for item in measured}),
+        "patches": sum(len(item.truth) for item in measured),
         "mode": summary.run.mode,
         "stride": summary.run.stride_m,
         "interval": f"{spec.bootstrap.level:.0%}, {spec.bootstrap.resamples} draws of patients",

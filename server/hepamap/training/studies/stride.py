@@ -233,11 +233,14 @@ def _run(case: Case, detector: Detector, classes: ClassMap, share: Callable[[flo
     try:
         analysis, predictor = detector.run(pack, look)
         seconds = analysis.seconds["map"] + analysis.seconds["contours"]
-        score = judge_map(case.row, pack.name, analysis.map, asdict(parameters), seconds, classes).score
+        score = judge_map(case.row, pack.name, analysis.map, asdict(parameters), analysis.outcome, seconds, classes).score
     except CancelledError:
         raise
     except HepamapError as error:
         return row | {"status": FAILED, "message": error.message}
+    if not score.is_evaluable:
+        reasons = " ".join(warning.message for warning in analysis.warnings)
+        return row | {"status": FAILED, "message": f"Not evaluable. {reasons}"}
     return row | {"status": OK, "device": predictor.device, **_numbers(score)}
 
 
