@@ -207,6 +207,17 @@ def test_uploads_that_a_crash_cut_off_are_removed_at_the_next_start(settings: Se
         assert sorted(path.name for path in settings.uploads_dir.iterdir()) == sorted([used, "young"])
 
 
+def test_a_slide_that_comes_slowly_is_no_stray(client: TestClient) -> None:
+    body, _ = unsized(3)
+    parts = _Parts(BOUNDARY.encode(), services_of(client).uploads)
+    parts.feed(next(body))
+    (folder,) = services_of(client).settings.uploads_dir.iterdir()
+    os.utime(folder, (0, 0))
+    parts.feed(next(body))
+    assert time.time() - folder.stat().st_mtime < 3600
+    parts.discard()
+
+
 # ---- room --------------------------------------------------------------------------------------------------------------
 
 

@@ -196,7 +196,7 @@ def test_what_a_crash_left_goes_when_it_is_a_day_old(store: JobStore, keeping: K
     put(keeping.results / f".{work.id}.2-abc.partial", days_ago=0.9)
     put(keeping.uploads / "old-stray", days_ago=1.1)
     put(keeping.uploads / "young-stray", days_ago=0.9)
-    put(keeping.scratch / work.pieces)
+    put(keeping.scratch / work.pieces, days_ago=1.1)
     (keeping.uploads / "file").write_bytes(b"not a folder")
     os.utime(keeping.uploads / "file", (0, 0))
     assert names(collect_garbage(store, keeping)) == sorted([f"{work.id}.1", "file", "old-stray", work.pieces])

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from hepamap.jobs.disposal import known_files
 from hepamap.jobs.errors import IdempotencyKeyReusedError, JobStoreError
 from hepamap.jobs.job import Idempotency, Job, JobProgress, Leftovers, Submission
 from hepamap.jobs.states import JobState
@@ -288,7 +289,7 @@ def test_an_upload_stays_while_another_computation_reads_it(store: JobStore) -> 
     first, _ = add(store, upload="slide"), add(store, upload="slide")
     store.succeed(claimed(store), RESULT)
     assert store.delete_finished(first.id) == Leftovers((first.id,), (RESULT.location,), ())
-    assert store.uses_upload("slide")
+    assert known_files(store).uploads == {"slide"}
 
 
 def test_a_deleted_job_does_not_take_a_running_computation_with_it(store: JobStore) -> None:
@@ -296,7 +297,7 @@ def test_a_deleted_job_does_not_take_a_running_computation_with_it(store: JobSto
     work = claimed(store)
     store.request_cancel(job.id)
     assert store.delete_finished(job.id) == Leftovers(jobs=(job.id,))
-    assert store.uses_upload("slide")
+    assert known_files(store).uploads == {"slide"}
     assert store.cancel(work)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -13,7 +15,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from hepamap.jobs.disposal import Place, computation_in, forget_disposed, known_files, register_upload
+from hepamap.jobs.disposal import Place, computation_in, dispose, forget_disposed, known_files, register_upload
 from hepamap.jobs.job import Computation, JobResult
 from hepamap.jobs.keeping import Keeping
 from hepamap.jobs.retention import collect_garbage
@@ -139,7 +141,7 @@ def test_an_upload_that_is_under_way_stays(store: JobStore, keeping: Keeping, cl
     collect_garbage(store, keeping)
     put(keeping.uploads / "slow")
     assert collect_garbage(store, keeping).folders == ()
-    assert "slow" in known_files(store).uploads
+    assert "slow" in known_files(store).uploads_over
 
 
 def test_whoever_is_killed_before_the_files_are_gone_has_said_which_they_are(store: JobStore, keeping: Keeping) -> None:
@@ -208,7 +210,7 @@ def test_a_job_of_an_older_version_has_its_pieces_at_its_key(store: JobStore, ke
     as_an_older_version_made_it(store)
     work = claimed(store)
     assert (work.pieces, store.wanted("the-key"), store.wanted("")) == ("the-key", True, False)
-    put(keeping.scratch / "the-key")
+    put(keeping.scratch / "the-key", days_ago=2)
     assert collect_garbage(store, keeping).folders == ()
     # The same question again, where its first computation is being given up, goes on from there.
     store.request_cancel(job.id)
@@ -227,6 +229,64 @@ def test_pieces_that_an_older_worker_puts_at_the_key_stay_while_it_works(store: 
     assert collect_garbage(store, keeping).folders == ()
 
 
+def test_pieces_that_another_database_has_at_the_key_stay(store: JobStore, other: JobStore, keeping: Keeping) -> None:
+    """Equal questions have equal keys in every database."""
+    add(store, key="the-key")
+    store.fail(claimed(store), FAILURE)
+    add(other, key="the-key")
+    as_an_older_version_made_it(other)
+    assert claimed(other).pieces == "the-key"
+    put(keeping.scratch / "the-key", days_ago=2)
+    assert collect_garbage(store, keeping).folders == ()
+    assert collect_garbage(other, keeping).folders == ()
+
+
+def test_an_upload_whose_place_another_one_took_is_disposed_of(store: JobStore, keeping: Keeping) -> None:
+    add(store, key="same", upload="first")
+    put(keeping.uploads / "first", days_ago=2)
+    gone_for_a_moment = store.submit(question(key="same", upload="second"), is_there=lambda _: False)
+    assert not gone_for_a_moment.shared
+    assert {path.name for path in collect_garbage(store, keeping).folders} == {"first"}
+
+
+def test_what_a_round_that_ends_has_not_removed_is_known_to_the_next(store: JobStore, keeping: Keeping, clock: Clock) -> None:
+    register_upload(store, "stray")
+    put(keeping.uploads / "stray", days_ago=2)
+    clock.advance(40 * 86_400.0)
+    assert collect_garbage(store, keeping, stopping=lambda: True).folders == ()
+    assert {path.name for path in collect_garbage(store, keeping).folders} == {"stray"}
+
+
+def test_what_two_dispose_of_at_once_is_disposed_of(store: JobStore) -> None:
+    """On PostgreSQL the second one waits for the first, whose row it cannot see; SQLite takes one after the other."""
+    one_is_in, failures = threading.Event(), list[BaseException]()
+
+    def say(names: list[str], *, first: bool) -> None:
+        try:
+            with store.writing() as session:
+                dispose(session, Place.SCRATCH, names, store.now())
+                if first:
+                    one_is_in.set()
+                    time.sleep(0.5)
+        except BaseException as error:
+            failures.append(error)
+
+    first = threading.Thread(target=say, args=(["a", "b"],), kwargs={"first": True})
+    first.start()
+    one_is_in.wait()
+    say(["b", "a", "c"], first=False)
+    first.join()
+    assert failures == []
+    assert known_files(store).pieces_over == {"a", "b", "c"}
+
+
+def test_what_the_system_puts_into_folders_is_none_of_its_business(store: JobStore, keeping: Keeping) -> None:
+    put(keeping.results / "lost+found", days_ago=99)
+    put(keeping.uploads / ".snapshot", days_ago=99)
+    removed = collect_garbage(store, keeping, unknown=True)
+    assert (removed.folders, here(keeping)) == ((), {"lost+found", ".snapshot"})
+
+
 def test_many_names_at_once(store: JobStore, keeping: Keeping) -> None:
     for number in range(1200):
         add(store, upload=f"slide-{number}")
@@ -234,7 +294,7 @@ def test_many_names_at_once(store: JobStore, keeping: Keeping) -> None:
     leftovers = store.expire(store.now() + timedelta(hours=1))
     assert len(leftovers.jobs) == 1200
     known = known_files(store)
-    assert (len(known.over), len(known.uploads), len(known.pieces_over)) == (1200, 1200, 1200)
+    assert (len(known.over), len(known.uploads_over), len(known.pieces_over)) == (1200, 1200, 1200)
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,9 @@ class _Parts:
         try:
             with writing():
                 self._parser.write(piece)
+                if self._slide is not None:
+                    # However slowly it comes, it is no stray: those are a day old.
+                    os.utime(self._slide.parent)
         except MultipartParseError as error:
             raise _broken() from error
 

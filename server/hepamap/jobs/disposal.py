@@ -7,22 +7,34 @@ another database may have made it, or this one, before an older backup of it was
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from hepamap.jobs.sessions import Sessions
+from hepamap.jobs.database import is_postgresql
+from hepamap.jobs.sessions import Sessions, place_of_pieces
 from hepamap.jobs.states import FINISHED
 from hepamap.jobs.tables import ComputationRow, DisposableRow
 
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_AT_ONCE = 500  # databases take only so many parameters in one statement
 # What could not be removed in that time is forgotten, and unknown from then on.
 _REMEMBERED = timedelta(days=30)
+
+
+_KNOWING = (
+    ComputationRow.id,
+    ComputationRow.key,
+    place_of_pieces().label("place"),
+    ComputationRow.upload,
+    ComputationRow.result_location,
+    ComputationRow.state,
+    ComputationRow.finished_at,
+)
 
 
 class Place(StrEnum):
@@ -46,7 +58,9 @@ class KnownFiles:
     over: frozenset[str]
     """Ids of computations that have ended, or are gone."""
     uploads: frozenset[str]
-    """All, whether a computation reads them or not."""
+    """Uploads that a computation may still read, or that are kept for their jobs."""
+    uploads_over: frozenset[str]
+    """All others."""
     pieces: frozenset[str]
     """Where the pieces of computations lie that wait or run."""
     pieces_over: frozenset[str]
@@ -70,46 +84,56 @@ def register_upload(sessions: Sessions, name: str) -> None:
         dispose(session, Place.UPLOADS, [name], now)
 
 
-def dispose(session: Session, place: Place, names: Collection[str], now: datetime) -> None:
+def dispose(session: Session, place: Place, names: Iterable[str], now: datetime) -> None:
     """Say within a transaction that nobody needs something any more, or yet."""
-    keep(session, place, names)
-    if names:
-        session.execute(insert(DisposableRow), [{"place": place.value, "name": name, "since": now} for name in names])
+    # Sorted, since another transaction may say the same of some of them: two that wait for each other would never end.
+    rows = [{"place": place.value, "name": name, "since": now} for name in sorted(names)]
+    if not rows:
+        return
+    say = (postgresql.insert if is_postgresql(session.get_bind().engine.url) else sqlite.insert)(DisposableRow)
+    key = (DisposableRow.place, DisposableRow.name)
+    session.execute(say.on_conflict_do_update(index_elements=key, set_={"since": say.excluded.since}), rows)
 
 
-def keep(session: Session, place: Place, names: Iterable[str]) -> None:
-    """The opposite of `dispose`."""
-    left = sorted(names)
-    for start in range(0, len(left), _AT_ONCE):
-        mine = DisposableRow.name.in_(left[start : start + _AT_ONCE])
-        session.execute(delete(DisposableRow).where(DisposableRow.place == place.value, mine))
+def keep(session: Session, place: Place, name: str) -> None:
+    """The opposite of `dispose`, of one."""
+    session.execute(delete(DisposableRow).where(DisposableRow.place == place.value, DisposableRow.name == name))
 
 
-def known_files(sessions: Sessions) -> KnownFiles:
+def known_files(sessions: Sessions, *, uploads_after: datetime | None = None) -> KnownFiles:
     """All names that the database knows.
+
+    Args:
+        sessions: the database.
+        uploads_after: an upload is kept for computations that are unfinished, or finished after this time (UTC); None: for all.
 
     Raises:
         JobStoreError: it does not answer.
     """
-    results, uploads, pieces, pieces_over = set[str](), set[str](), set[str](), set[str]()
-    unfinished, over = set[str](), set[str]()
+    results, unfinished, over = set[str](), set[str](), set[str]()
+    uploads, uploads_over, pieces, pieces_over = set[str](), set[str](), set[str](), set[str]()
     with sessions.reading() as session:
+        for row in session.execute(select(*_KNOWING)):
+            is_over = row.state in FINISHED
+            (over if is_over else unfinished).add(row.id)
+            (pieces_over if is_over else pieces).add(row.place)
+            if not is_over:
+                pieces.add(row.key)  # a worker of an older version has them there
+            if row.result_location is not None:
+                results.add(row.result_location)
+            if row.upload is not None:
+                is_read = row.finished_at is None or uploads_after is None or row.finished_at > uploads_after
+                (uploads if is_read else uploads_over).add(row.upload)
+        # Last: what goes while this looks is in one of both.
         gone: dict[str, set[str]] = {place.value: set() for place in Place}
         for place, name in session.execute(select(DisposableRow.place, DisposableRow.name)):
             gone[place].add(name)
-        columns = (ComputationRow.id, ComputationRow.key, ComputationRow.pieces, ComputationRow.upload)
-        for row in session.execute(select(*columns, ComputationRow.result_location, ComputationRow.state)):
-            is_over = row.state in FINISHED
-            (over if is_over else unfinished).add(row.id)
-            # A worker of an older version has them at the key.
-            (pieces_over if is_over else pieces).update({row.pieces, row.key})
-            results.add(row.result_location)
-            uploads.add(row.upload)
     return KnownFiles(
-        results=frozenset(results - {None}),
+        results=frozenset(results),
         unfinished=frozenset(unfinished),
-        over=frozenset(over | gone[Place.RESULTS] - unfinished),
-        uploads=frozenset((uploads | gone[Place.UPLOADS]) - {None}),
+        over=frozenset((over | gone[Place.RESULTS]) - unfinished),
+        uploads=frozenset(uploads),
+        uploads_over=frozenset((uploads_over | gone[Place.UPLOADS]) - uploads),
         pieces=frozenset(pieces),
         pieces_over=frozenset((pieces_over | gone[Place.SCRATCH]) - pieces),
     )

@@ -89,7 +89,7 @@ def collect_garbage(
     strays = find_strays(store, keeping, now)
     left = [*strays.left, *strays.unknown] if unknown else strays.left
     folders |= _removed([path for path in left if path not in folders], dry_run, stopping)
-    if not dry_run:
+    if not dry_run and not stopping():
         forget_disposed(store)
     return Removed(tuple(jobs), tuple(folders), sum(folders.values()), () if unknown else strays.unknown)
 
@@ -133,4 +133,6 @@ def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        # As above: what cannot be removed must not keep the rest.
+        with contextlib.suppress(OSError):
+            path.unlink()

@@ -91,7 +91,7 @@ class JobStore(Claims):
                 return repeated
             # None: it expired in this moment.
             work = session.get(ComputationRow, repeated.job.computation_id, with_for_update=True, populate_existing=True)
-            return replace(repeated, shared=work is None or not _given(session, work, question, is_there))
+            return replace(repeated, shared=work is None or not self._given(session, work, question, is_there))
 
         submission = self.written(ask, tries=_SUBMIT_TRIES)
         if submission is None:
@@ -135,12 +135,12 @@ class JobStore(Claims):
             session.add(work)
             session.flush()
             if question.upload is not None:
-                keep(session, Place.UPLOADS, [question.upload])
+                keep(session, Place.UPLOADS, question.upload)
             wake_a_worker(session, work.priority)
         else:
             if work.state == JobState.QUEUED.value:
                 work.priority = max(work.priority, question.priority)
-            shared = not _given(session, work, question, is_there)
+            shared = not self._given(session, work, question, is_there)
         job = JobRow(
             id=str(uuid.uuid4()),
             computation_id=work.id,
@@ -156,6 +156,23 @@ class JobStore(Claims):
         if answer.finished:
             self._on_finished(session, [answer])
         return Submission(answer, repeated=False, shared=shared)
+
+    def _given(self, session: Session, work: ComputationRow, question: Question, is_there: Callable[[str], bool]) -> bool:
+        """Whether a computation takes the copy of the slide that came with a question, for all starts from now on.
+
+        A file at a path may go before a worker has done with it, or before another one has to begin again; a copy that was
+        sent stays until it is done.
+        """
+        if question.upload is None or work.key != question.key or work.state in _FINISHED:
+            return False
+        if work.upload is not None:
+            if is_there(work.upload):
+                return False
+            # It may only have been out of sight.
+            dispose(session, Place.UPLOADS, [work.upload], self._clock())
+        work.payload, work.upload = dict(question.work), question.upload
+        keep(session, Place.UPLOADS, question.upload)
+        return True
 
     # ---- looking -------------------------------------------------------------------------------------------------
 
@@ -284,19 +301,6 @@ class JobStore(Claims):
                 on_removed(session, leftovers.jobs)
         return leftovers
 
-    def uses_upload(self, name: str, *, after: datetime | None = None) -> bool:
-        """Whether a computation refers to an upload.
-
-        Args:
-            name: of the upload.
-            after: only computations that are unfinished, or finished after this time (UTC).
-        """
-        wanted = ComputationRow.upload == name
-        if after is not None:
-            wanted &= ComputationRow.finished_at.is_(None) | (ComputationRow.finished_at > after)
-        with self.reading() as session:
-            return bool(session.scalar(select(exists().where(wanted))))
-
 
 # Without what the worker needs: a region can be megabytes, and is in the payload of the job too.
 _JOBS: Select[JobRow, ComputationRow] = (
@@ -320,21 +324,6 @@ def _repeated(session: Session, idempotency: Idempotency | None) -> Submission |
         return None
     found = session.execute(_JOBS.where(JobRow.id == row.id)).one()
     return Submission(job_of(*found), repeated=True, shared=True)
-
-
-def _given(session: Session, work: ComputationRow, question: Question, is_there: Callable[[str], bool]) -> bool:
-    """Whether a computation takes the copy of the slide that came with a question, for all starts from now on.
-
-    A file at a path may go before a worker has done with it, or before another one has to begin again; a copy that was sent
-    stays until it is done.
-    """
-    if question.upload is None or work.key != question.key or work.state in _FINISHED:
-        return False
-    if work.upload is not None and is_there(work.upload):
-        return False
-    work.payload, work.upload = dict(question.work), question.upload
-    keep(session, Place.UPLOADS, [question.upload])
-    return True
 
 
 def _new_computation(session: Session, question: Question, now: datetime) -> ComputationRow:

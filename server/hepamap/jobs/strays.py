@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, auto
@@ -15,6 +15,8 @@ from hepamap.jobs.store import JobStore
 
 # What is younger may be on its way: an upload without its job yet, a result that is being written.
 _STRAY_AFTER_S = 24 * 3600.0
+# What disks, their snapshots and their viewers put into any folder.
+_OF_THE_SYSTEM = frozenset({"lost+found", ".snapshot", ".zfs", ".DS_Store", "Thumbs.db"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +44,15 @@ def find_strays(store: JobStore, keeping: Keeping, now: datetime) -> Strays:
     """
     # First the folders, then the question who uses them: what begins in between is not in the list.
     results, uploads, scratch = (_entries(folder) for folder in (keeping.results, keeping.uploads, keeping.scratch))
-    known = known_files(store)
     after = now - timedelta(days=keeping.uploads_days) if keeping.uploads_days else None
+    known = known_files(store, uploads_after=after)
     standing = {path: _of_result(path.name, known) for path in results}
-    standing |= {path: _of_upload(path.name, known, store, after) for path in uploads}
-    standing |= {path: _of_pieces(path.name, known) for path in scratch}
-    # Pieces that nobody goes on from are no use to anybody, however young.
-    pieces = {path for path in scratch if standing[path] is _Standing.LEFT}
+    standing |= {path: _of(path.name, known.uploads, known.uploads_over) for path in uploads}
+    standing |= {path: _of(path.name, known.pieces, known.pieces_over) for path in scratch}
+    old = {path: what for path, what in standing.items() if what is not _Standing.NEEDED and _is_old(path)}
     return Strays(
-        left=tuple(path for path, what in standing.items() if what is _Standing.LEFT and (path in pieces or _is_old(path))),
-        unknown=tuple(path for path, what in standing.items() if what is _Standing.UNKNOWN and _is_old(path)),
+        left=tuple(path for path, what in old.items() if what is _Standing.LEFT),
+        unknown=tuple(path for path, what in old.items() if what is _Standing.UNKNOWN),
     )
 
 
@@ -76,21 +77,14 @@ def _of_result(name: str, known: KnownFiles) -> _Standing:
     return _Standing.LEFT if work_id in known.over else _Standing.UNKNOWN
 
 
-def _of_upload(name: str, known: KnownFiles, store: JobStore, after: datetime | None) -> _Standing:
-    # Asked now, and not of what is known: a computation may have taken it since.
-    if store.uses_upload(name, after=after):
+def _of(name: str, needed: Set[str], over: Set[str]) -> _Standing:
+    if name in needed:
         return _Standing.NEEDED
-    return _Standing.LEFT if name in known.uploads else _Standing.UNKNOWN
-
-
-def _of_pieces(name: str, known: KnownFiles) -> _Standing:
-    if name in known.pieces:
-        return _Standing.NEEDED
-    return _Standing.LEFT if name in known.pieces_over else _Standing.UNKNOWN
+    return _Standing.LEFT if name in over else _Standing.UNKNOWN
 
 
 def _entries(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir()) if folder.is_dir() else []
+    return sorted(path for path in folder.iterdir() if path.name not in _OF_THE_SYSTEM) if folder.is_dir() else []
 
 
 def _is_old(path: Path) -> bool:
