@@ -6,6 +6,7 @@ import groovy.json.JsonOutput
 import qupath.lib.io.PathIO
 
 class Contours {
+    /** On contours of a preview, and on the image: a preview without contours hides those before it, too. */
     static final String PREVIEW_KEY = 'hepamap.preview'
     // Cells at the edge of a slide reach over it by less than one cell.
     static final double OVERHANG_PX = 1024
@@ -35,12 +36,15 @@ class Contours {
 
     static boolean isPreview(object) { OpenImage.isOurs(object) && object.getMetadata().containsKey(PREVIEW_KEY) }
 
-    static boolean previewOn(imageData) { imageData.getHierarchy().getAnnotationObjects().any { isPreview(it) } }
+    static boolean previewOn(imageData) {
+        imageData.getProperty(PREVIEW_KEY) != null || imageData.getHierarchy().getAnnotationObjects().any { isPreview(it) }
+    }
 
     /** What a person says, or chooses, is about a result. */
     static void requireNoPreview(imageData) {
         if (previewOn(imageData)) {
-            throw new Trouble('What is on the image is a preview. Wait for the result, or cancel it, then try again.')
+            throw new Trouble('What is on the image is a preview. Wait for the result, or cancel it, then try again. If none is under way, ' +
+                'run hepamap > Detect tumor again.')
         }
     }
 

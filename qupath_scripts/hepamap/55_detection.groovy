@@ -24,6 +24,8 @@ class Detection {
     Analysis fine
     private List before = null
     private String previewOf = null
+    /** The image had a preview before, of a run that QuPath did not outlive. */
+    private boolean wasPreview = false
 
     Detection(Place place, Work work, boolean quiet) {
         this.place = place
@@ -75,7 +77,8 @@ class Detection {
         calls.connect()
         Map model = modelOf(calls, question.model)
         String key = key(question, model)
-        if (skipDone && place.imageData.getProperty(ANALYSIS) && place.imageData.getProperty(QUESTION) == key) {
+        boolean isDone = place.imageData.getProperty(ANALYSIS) && place.imageData.getProperty(QUESTION) == key
+        if (skipDone && isDone && !Contours.previewOn(place.imageData)) {
             return [skipped: true, title: 'done before', model: OpenImage.nameOf(model.name), text: 'Done before, by the same model and parameters.']
         }
         Map request = question + [slide: SlideOnServer.find(place.imageData, calls, mayUpload)]
@@ -148,9 +151,12 @@ class Detection {
         if (analysis.outcome == 'not_evaluable') return
         def contours = new Contours(calls.bytes("${Analysis.PATH}/${coarse.id}/contours"), calls.server, true)
         work.goOn()
-        Map change = place.change { contours.drawOn(it) }
+        place.change { image ->
+            wasPreview = Contours.previewOn(image)
+            before = contours.drawOn(image).replaced
+            image.setProperty(Contours.PREVIEW_KEY, contours.model)
+        }
         previewOf = contours.model
-        before = change.replaced
     }
 
     /** Take the preview away again and put back what it replaced. */
@@ -159,10 +165,9 @@ class Detection {
         try {
             place.change { image ->
                 def hierarchy = image.getHierarchy()
-                hierarchy.removeObjects(hierarchy.getAnnotationObjects().findAll {
-                    OpenImage.isOf(it, previewOf) && Contours.isPreview(it)
-                }, true)
+                hierarchy.removeObjects(hierarchy.getAnnotationObjects().findAll { OpenImage.isOf(it, previewOf) }, true)
                 hierarchy.addObjects(before)
+                if (!wasPreview) image.removeProperty(Contours.PREVIEW_KEY)
             }
         } catch (Trouble gone) {
             // with the image, the preview is gone too
@@ -193,6 +198,7 @@ class Detection {
             image.setProperty(ANALYSIS, fine.id)
             image.setProperty(QUESTION, key)
             image.setProperty(MODEL, contours.model)
+            image.removeProperty(Contours.PREVIEW_KEY)
             image.removeProperty('hepamap.threshold')
             image.removeProperty('hepamap.verdict')
             note(image, question, contours.model, version)

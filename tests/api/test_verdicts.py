@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections.abc import Iterator
@@ -126,6 +127,20 @@ def test_a_rejected_one_has_no_area(client: TestClient, analysis: Any) -> None:
     verdict = say(client, analysis, "rejected", reason=" Reticulin stain. ")
     assert (verdict["reason"], verdict["iou"], verdict["area_mm2"]) == ("Reticulin stain.", None, None)
     assert client.get(f"{VERDICTS}/{verdict['id']}").json()["geometry"] is None
+
+
+@pytest.mark.usefixtures("analysis")
+def test_slides_of_one_accession_are_one_case_however_it_is_spelt(client: TestClient, slide: Path) -> None:
+    cases = []
+    for accession in ("S26-1 Ä", " s26-1  ä", "S26-1 A\u0308 ", "S26-2", " "):
+        same = post(client, slide, min_area_um2=0, identity={"accession": accession})
+        verdict = services_of(client).verdicts.get(say(client, same, "rejected", reason="No.")["id"])
+        assert verdict is not None
+        cases.append(verdict.slide.case)
+    # The first is spelt as verdicts from before have it, whose case stays.
+    assert cases[:3] == [hashlib.sha256("hepamap case S26-1 Ä".encode()).hexdigest()[:16]] * 3
+    assert cases[3] not in cases[:3]
+    assert cases[4] is None
 
 
 def test_what_is_left_out_is_as_the_person_saw_it(client: TestClient, slide: Path) -> None:

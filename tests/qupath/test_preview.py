@@ -136,6 +136,32 @@ def test_a_preview_is_no_earlier_contour(two_passes: Person) -> None:
     assert "replaced" not in the_dialog(outcome)["text"]
 
 
+@pytest.mark.parametrize("meanwhile", ["close", "open again"])
+def test_an_image_that_was_closed_without_its_preview_has_what_it_had(two_passes: Person, meanwhile: str) -> None:
+    two_passes.server.answer("GET", f"{PATH}/{FINE}", Answer(200, analysis("running", id=FINE)))
+    project, two_passes.image = [two_passes.image], None
+    steps: list[dict[str, Any]] = [{"item": "Detect tumor"}, {"until": "Preview shown"}, {"at": meanwhile}]
+    outcome = two_passes.runs_it(project=project, steps=[*steps, {"press": "Cancel"}, {"wait": "dialog"}])
+    assert the_dialog(outcome)["title"] == "hepamap: cancelled"
+    (image,) = [outcome["shown"]] if meanwhile == "open again" else outcome["project"]
+    assert [one["name"] for one in image["objects"]] == ["earlier"]
+
+
+@pytest.mark.parametrize("ends", ["done", "cancelled"])
+def test_a_preview_that_qupath_did_not_outlive_goes_with_the_next_result(two_passes: Person, ends: str) -> None:
+    """It had no contours, and was saved with the image."""
+    assert two_passes.image is not None
+    two_passes.image |= {"objects": [], "properties": {"hepamap.analysis": "earlier", "hepamap.preview": "hcc-10x"}}
+    if ends == "cancelled":
+        two_passes.server.answer("GET", f"{PATH}/{FINE}", Answer(200, analysis("running", id=FINE)))
+    then = [] if ends == "done" else [{"until": "Preview shown"}, {"press": "Cancel"}]
+    outcome = two_passes.runs_it(steps=[{"item": "Detect tumor"}, *then, {"wait": "dialog"}])
+    assert the_dialog(outcome)["title"] == f"hepamap: {ends}"
+    assert len(outcome["image"]["objects"]) == (2 if ends == "done" else 0)
+    # What was there before it is lost: as long as there is no other result, there is nothing to judge.
+    assert ("hepamap.preview" in outcome["image"]["properties"]) == (ends == "cancelled")
+
+
 def test_none_where_the_answer_is_there(two_passes: Person) -> None:
     answers = Answer(202, analysis("queued", id=COARSE)), Answer(200, analysis(id=FINE))
     two_passes.server.answer("POST", PATH, *answers)

@@ -85,6 +85,19 @@ def test_an_image_that_was_cancelled_is_not_done(person: Person) -> None:
     assert len(person.server.calls("DELETE")) == 1
 
 
+def test_an_image_with_a_preview_is_not_done(person: Person) -> None:
+    """QuPath ended between preview and result, and the preview was saved; the question is one that was answered before."""
+    run: list[dict[str, Any]] = [*RUN, {"hide": True}]
+    image = {**(person.image or {}), "name": "first"}
+    person.image = None
+    (done,) = person.runs_it(project=[{**image, "name": "other"}, image], steps=run)["project"][1:]
+    stale = {**image, "properties": {**done["properties"], "hepamap.preview": "hcc-10x"}}
+    outcome = person.runs_it(project=[{**image, "name": "other"}, stale], steps=run)
+    (table,) = [text for text in outcome["notes"][0]["texts"] if text.startswith("image")]
+    assert table.splitlines()[2].startswith("first  done  ")
+    assert "hepamap.preview" not in outcome["project"][1]["properties"]
+
+
 def second_while_it_is_analysed(person: Person, action: str) -> dict[str, Any]:
     """Two images are analysed, the second of which is closed; what is done meanwhile."""
     one = [*[analysis("running")] * 5, analysis()]

@@ -49,6 +49,7 @@ class Analyses:
     late: set[str] = field(default_factory=set)  # it comes after the contours of a second analysis
     refusals: list[str] = field(default_factory=list)  # the next one is refused
     stays_running: set[str] = field(default_factory=set)
+    finds_nothing: set[str] = field(default_factory=set)
     kept: list[tuple[str, float]] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
     _second: threading.Event = field(default_factory=threading.Event)
@@ -67,7 +68,7 @@ class Analyses:
             self._second.set()
         contour = feature([square(float(at))])
         contour["properties"]["name"] = f"{name} at {at}"
-        return self._answer(at, collection(contour))
+        return self._answer(at, collection() if name in self.finds_nothing else collection(contour))
 
     def map(self, asked: Asked) -> Answer:
         return self._answer("map", map_image() if "index8" in asked.path else FACTS)
@@ -151,28 +152,46 @@ def test_a_threshold_that_is_kept_late_is_not_noted_for_a_new_analysis(person: P
     assert outcome["dialogs"][-1]["text"].startswith("The image has the contours of another analysis by now")
 
 
-def test_a_preview_is_not_replaced_by_contours_of_the_analysis_before(person: Person, analyses: Analyses) -> None:
+@pytest.fixture(params=[["coarse-3 at 0.5, preview"], []], ids=["preview", "empty-preview"])
+def preview(person: Person, analyses: Analyses, request: pytest.FixtureRequest) -> list[str]:
+    """What the preview of a second question shows; its result does not come."""
     person.settings.pop("preview")
     analyses.stays_running.add("fine-4")
-    # What was asked before has no preview.
-    another = [{"item": "Settings…"}, {"set": {"settings-threshold": "0.8"}}, {"press": "Save"}]
-    preview = [{"item": "Detect tumor"}, {"until": "Preview shown"}, moved(0.7), {"until": "is a preview"}, {"note": {}}]
-    cancelled = [{"press": "Cancel"}, {"wait": "dialog"}, {"note": {}}, {"press": "Back to the first"}, QUIET]
-    outcome = person.runs_it(steps=[*OPENED, moved(0.6), DRAWN, *another, *preview, *cancelled])
-    assert [names(note["image"]) for note in outcome["notes"]] == [["coarse-3 at 0.5, preview"], ["fine-2 at 0.6"]]
+    shown: list[str] = request.param
+    analyses.finds_nothing |= set() if shown else {"coarse-3"}
+    return shown
+
+
+MOVED: list[dict[str, Any]] = [*OPENED, moved(0.6), DRAWN]
+# The same question again would have no preview.
+UNDER_PREVIEW: list[dict[str, Any]] = [
+    *({"item": "Settings…"}, {"set": {"settings-threshold": "0.8"}}, {"press": "Save"}),
+    *({"item": "Detect tumor"}, {"until": "Preview shown"}),
+]
+CANCELLED: list[dict[str, Any]] = [{"press": "Cancel"}, {"wait": "dialog"}]
+
+
+def test_a_preview_is_not_replaced_by_contours_of_the_analysis_before(person: Person, preview: list[str]) -> None:
+    meanwhile = [moved(0.7), {"until": "is a preview"}, {"note": {}}, *CANCELLED, {"note": {}}]
+    outcome = person.runs_it(steps=[*MOVED, *UNDER_PREVIEW, *meanwhile, {"press": "Back to the first"}, QUIET])
+    assert [names(note["image"]) for note in outcome["notes"]] == [preview, ["fine-2 at 0.6"]]
     assert names(outcome["shown"]) == ["fine-2 at 0.5"]
 
 
-def test_a_threshold_that_was_left_under_a_preview_does_not_come_back(person: Person, analyses: Analyses) -> None:
-    person.settings.pop("preview")
-    analyses.stays_running.add("fine-4")
-    another = [{"item": "Settings…"}, {"set": {"settings-threshold": "0.8"}}, {"press": "Save"}]
-    preview = [{"item": "Detect tumor"}, {"until": "Preview shown"}, {"press": "Back to the first"}, {"note": {}}]
-    outcome = person.runs_it(
-        steps=[*OPENED, moved(0.6), DRAWN, *another, *preview, {"press": "Cancel"}, {"wait": "dialog"}, QUIET]
-    )
-    assert names(outcome["notes"][0]["image"]) == ["coarse-3 at 0.5, preview"]
+def test_a_threshold_that_was_left_under_a_preview_does_not_come_back(person: Person, preview: list[str]) -> None:
+    left = [{"press": "Back to the first"}, {"note": {}}]
+    outcome = person.runs_it(steps=[*MOVED, *UNDER_PREVIEW, *left, *CANCELLED, QUIET])
+    assert names(outcome["notes"][0]["image"]) == preview
     assert names(outcome["shown"]) == ["fine-2 at 0.5"]
+    assert "hepamap.preview" not in outcome["shown"]["properties"]
+
+
+def test_nobody_judges_a_preview(person: Person, preview: list[str]) -> None:
+    judged = [{"item": "Accept, edit, reject…"}, {"press": "Accept"}, {"wait": "dialog"}]
+    outcome = person.runs_it(steps=[*DETECTED, *UNDER_PREVIEW, *judged, *CANCELLED])
+    assert [one["title"] for one in outcome["dialogs"]] == ["hepamap: done", "hepamap: not done", "hepamap: cancelled"]
+    assert outcome["dialogs"][1]["text"].startswith("What is on the image is a preview.")
+    assert not [call for call in person.server.calls("POST") if call.path.endswith("/verdicts")]
 
 
 def test_what_is_kept_is_drawn(person: Person, analyses: Analyses) -> None:

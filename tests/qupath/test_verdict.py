@@ -16,6 +16,10 @@ from tests.qupath.test_messages import require_in_guide
 
 DETECTED: list[dict[str, Any]] = [{"item": "Detect tumor"}, {"wait": "dialog"}]
 OPENED: list[dict[str, Any]] = [*DETECTED, {"item": "Accept, edit, reject…"}]
+PREVIEW = (
+    "What is on the image is a preview. Wait for the result, or cancel it, then try again. "
+    "If none is under way, run hepamap > Detect tumor again."
+)
 
 
 def verdicts(server: Server, outcome: dict[str, Any]) -> Any:
@@ -100,9 +104,8 @@ def test_only_contours_of_the_analysis_are_edited(person: Person) -> None:
 def test_a_preview_is_not_edited(person: Person, guide: str) -> None:
     classes, said = edited(person, {"hepamap.model": "hcc-10x@1.0.0", "hepamap.preview": "coarse pass"})
     assert classes == ["Tumor (AI)"]
-    sentence = "What is on the image is a preview. Wait for the result, or cancel it, then try again."
-    assert sentence in said
-    require_in_guide(sentence, guide)
+    assert PREVIEW in said
+    require_in_guide(PREVIEW, guide)
 
 
 @pytest.mark.parametrize("button", ["Accept", "Submit edited", "Reject"])
@@ -115,7 +118,7 @@ def test_a_preview_gets_no_verdict(person: Person, guide: str, button: str) -> N
     pressed = [{"set": {"verdict-reason": "Necrosis."}}, {"press": button}, {"wait": "dialog"}]
     outcome = person.runs_it(steps=[{"item": "Accept, edit, reject…"}, *pressed], answers={"confirm": True})
     said = outcome["dialogs"][-1]["text"]
-    assert said == "What is on the image is a preview. Wait for the result, or cancel it, then try again."
+    assert said == PREVIEW
     require_in_guide(said, guide)
     assert person.server.asked == []
 

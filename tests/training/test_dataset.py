@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from shapely.geometry import box as rectangle
 
 from hepamap.errors import OutputExistsError, OutputNotWritableError, ResolutionTooCoarseError, SlideNotFoundError
+from hepamap.geometry import Region
 from hepamap.slide import Slide
 from hepamap.training.build import DatasetSpec, build_dataset
 from hepamap.training.dataset import Dataset, combine, open_dataset
 from hepamap.training.errors import DatasetInvalidError, GroupInTwoSplitsError, SlideInTwoSplitsError
 from hepamap.training.sampling import Sampler, points_inside
 from hepamap.training.show import show_dataset
+from tests.conftest import write_tiff_slide
 
 from .conftest import SIDE, box, feature, toy_pixels, tumour_and_liver, write_slide
 
@@ -152,6 +154,32 @@ def test_non_tumour_is_drawn_over_all_of_its_area(tmp_path: Path) -> None:
     assert np.mean(near) < 0.2
     quadrants = {(record.x_l0 > 2048, record.y_l0 > 2048) for record in found.records if record.label == 0}
     assert len(quadrants) == 4
+
+
+@pytest.fixture(scope="module")
+def biopsy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One core of 0.5 × 10 mm, upright, on 15 × 11 mm of glass, with small levels."""
+    pixels = np.full((6144, 8192, 3), 245, np.uint8)
+    pixels[256:5888, 2048:2304] = np.random.default_rng(0).integers(60, 200, (5632, 256, 3))
+    return write_tiff_slide(tmp_path_factory.mktemp("biopsy") / "a.tif", pixels, 1.84, levels=6)
+
+
+@pytest.mark.parametrize("bounds", [Region(0, 0, 8192, 6144), Region(1234, 100, 2345, 6000)])
+def test_glass_takes_no_windows_from_tissue(biopsy: Path, bounds: Region, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the tumour was drawn: of the rest, 98 % are glass."""
+    monkeypatch.setattr(Slide, "bounds_l0", bounds)
+    tumour = rectangle(2048, 1024, 2304, 2304)
+    rest = rectangle(0, 0, 8192, 6144).difference(tumour)
+    places = []
+    with Slide.open(biopsy) as slide:
+        for seed in range(4):
+            found, again = (Sampler(1.84, 64, seed).sample(slide, tumour, rest, {1: 40, 0: 40}) for _ in range(2))
+            assert (found.count(1), found.count(0)) == (40, 40)
+            assert found.records == again.records
+            places += [record.y_l0 for record in found.records if record.label == 0]
+    # Over all of the core: 768 px of it above the tumour, 3584 below.
+    along, _ = np.histogram(places, [256, 1024, 2304, 3200, 4096, 4992, 5888])
+    assert along[1] < 16 < min(np.delete(along, 1))
 
 
 def test_random_points_are_uniform_over_islands() -> None:

@@ -233,6 +233,23 @@ def test_a_slide_stays_with_its_case_when_a_later_verdict_names_none(
         assert row["split"] == "val"
 
 
+def test_a_slide_that_was_for_test_stays_there_when_its_case_is_named(store: VerdictStore, tmp_path: Path) -> None:
+    """SHA-256 of “case-0” begins with 8054, half of the way to ffff: that is training, and so its other slides were."""
+    said = {name: facts(paint(tmp_path / name, 100 + int(name))) for name in map(str, range(9))}
+    for name, slide in said.items():
+        say(store, f"job-{name}", TUMOUR, slide)
+    export(store, tmp_path / "before")
+    tested = next(row["slide"] for row in rows(tmp_path / "before" / "cohort.csv") if row["split"] == "test")
+    say(store, "job-10", TUMOUR, facts(paint(tmp_path / "10", 110), case="case-0"))
+    export(store, tmp_path / "before", overwrite=True)
+    assert {row["split"] for row in rows(tmp_path / "before" / "cohort.csv") if row["group"] == "case-0"} == {"train"}
+    say(store, "job-11", TUMOUR, facts(Path(tested), case="case-0"))
+    export(store, tmp_path / "after")
+    read_cohort(tmp_path / "after" / "cohort.csv")  # refuses a group in two splits
+    case = {row["slide"]: row["split"] for row in rows(tmp_path / "after" / "cohort.csv") if row["group"] == "case-0"}
+    assert case == {tested: "test", str(tmp_path / "10"): "test"}
+
+
 def test_only_an_earlier_export_is_replaced(store: VerdictStore, tmp_path: Path) -> None:
     with pytest.raises(NoVerdictsError):
         export(store, tmp_path / "out")

@@ -16,6 +16,7 @@ from hepamap.api.verdict_schemas import VerdictRequest
 from hepamap.api.views import chosen_of
 from hepamap.jobs.job import Idempotency, Job
 from hepamap.results import StoredResult, open_result
+from hepamap.spelling import name_key
 from hepamap.verdicts.judging import form_opinion, pixel_size_of
 from hepamap.verdicts.verdict import ModelFacts, Opinion, SlideFacts, Verdict
 
@@ -87,8 +88,9 @@ def _slide_facts(job: Job, result: StoredResult, services: Services) -> SlideFac
 
 def _case_of(job: Job) -> str | None:
     """What slides of one case share, without saying which case it is to who does not know its number."""
-    accession = (job.payload["identity"] or {}).get("accession")
-    return None if not accession else hashlib.sha256(f"hepamap case {accession}".encode()).hexdigest()[:16]
+    accession = name_key((job.payload["identity"] or {}).get("accession") or "")
+    # In capitals, as most are written: verdicts from before spellings did not matter then have the same case.
+    return None if not accession else hashlib.sha256(f"hepamap case {accession.upper()}".encode()).hexdigest()[:16]
 
 
 def _model_facts(result: StoredResult) -> ModelFacts:

@@ -15,12 +15,12 @@ A CSV file with a header, UTF-8, comma or semicolon. Paths are relative to the t
 from __future__ import annotations
 
 import csv
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hepamap.spelling import name_key
 from hepamap.training.errors import CohortInvalidError, GroupInTwoSplitsError, SlideInTwoSplitsError
 
 SPLITS = ("train", "val", "test")
@@ -60,7 +60,7 @@ def read_cohort(path: Path) -> list[CohortSlide]:
     slides = [_slide(path, number, row) for number, row in enumerate(rows, start=2)]
     check_cohort(slides, path.name)
     spelled: dict[str, str] = {}
-    return [replace(slide, group=spelled.setdefault(group_key(slide.group), slide.group)) for slide in slides]
+    return [replace(slide, group=spelled.setdefault(name_key(slide.group), slide.group)) for slide in slides]
 
 
 def check_cohort(slides: Iterable[CohortSlide], name: str) -> None:
@@ -76,7 +76,7 @@ def check_cohort(slides: Iterable[CohortSlide], name: str) -> None:
         if file in seen:
             raise CohortInvalidError(f"The slide {slide.slide.name} stands twice in {name}.", cure="Remove one row.")
         seen.add(file)
-        key = group_key(slide.group)
+        key = name_key(slide.group)
         spelled.setdefault(key, slide.group)
         splits_of[key].add(slide.split)
     for key, splits in splits_of.items():
@@ -85,11 +85,6 @@ def check_cohort(slides: Iterable[CohortSlide], name: str) -> None:
                 f"Slides of the group “{spelled[key]}” stand in {' and '.join(sorted(splits))}.",
                 cure="Put all slides of one tumour or patient into one split, or the score says nothing.",
             )
-
-
-def group_key(group: str) -> str:
-    """What tells groups apart: “Patient 1” and “patient  1” are one, and so is “é” as one character or as two."""
-    return " ".join(unicodedata.normalize("NFC", group).casefold().split())
 
 
 def require_one_split(slides: Iterable[tuple[str, str, str]]) -> None:

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hepamap.training.cohort import SPLITS, group_key, require_one_split
+from hepamap.spelling import name_key
+from hepamap.training.cohort import SPLITS, require_one_split
 from hepamap.training.errors import DatasetInvalidError, GroupInTwoSplitsError
 
 MANIFEST_NAME = "manifest.json"
@@ -155,7 +156,7 @@ def combine(datasets: Sequence[Dataset], mpp: float, patch_m: int) -> dict[str, 
 def _check_groups(datasets: Sequence[Dataset]) -> None:
     split_of: dict[str, str] = {}
     for row in (row for dataset in datasets for row in dataset.rows):
-        known = split_of.setdefault(group_key(row["group"]), row["split"])
+        known = split_of.setdefault(name_key(row["group"]), row["split"])
         if known != row["split"]:
             raise GroupInTwoSplitsError(
                 f"The group “{row['group']}” is in {known} of one data set and in {row['split']} of another.",
@@ -183,7 +184,7 @@ def _patch_set(datasets: Sequence[Dataset], split: str) -> PatchSet:
                 shards.append(_map_shard(dataset, row["shard"]))
                 if have_masks:
                     masks.append(_map_masks(dataset, row["shard"], len(shards[-1])))
-            group = spelled.setdefault(group_key(row["group"]), row["group"])
+            group = spelled.setdefault(name_key(row["group"]), row["group"])
             place = (number_of[key], int(row["row"]), int(row["label"]), fingerprint_of[row["shard"]], group)
             if place[1] >= len(shards[place[0]]):
                 raise _incomplete(dataset, row["shard"])

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from hepamap.geometry import Grid, Point, Region
+from hepamap.maps import possible_tissue
+from hepamap.regions import polygonal
 from hepamap.slide import Slide
 from hepamap.tissue import FOCUS_MIN_EDGES, focus_score, is_background_pixel
 from hepamap.training.masks import ShareMap, rasterise
@@ -30,6 +32,7 @@ _KEPT_PER_WINDOW = 16  # more would look too much alike
 _DRAWN_PER_WINDOW = 256  # random corners that are tried in one window
 _MAX_TRIES, _MAX_ROUNDS = 100_000, 20  # of drawing points inside one polygon
 _WINDOWS_SPARE = 4  # how many times more windows are read than would do if every patch in them could be used
+_LOOK_M = 64  # side of the cells that are looked at for tissue, model px: narrower than a core of a biopsy
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +99,21 @@ class Sampler:
         areas_m = self.areas_m(slide, tumour_l0, non_tumour_l0)
         rng = np.random.default_rng([self.seed, zlib.crc32(slide.path.name.encode())])
         found = SlidePatches()
-        # A window gives patches of its own class only: liver that lies around a window of tumour is not liver at random.
-        for label, area_m in areas_m.items():
-            for window_m in self._windows(area_m, wanted[label], rng):
+
+        def draw(label: int, area_m: BaseGeometry) -> None:
+            # A window gives patches of its own class only: liver that lies around a window of tumour is not liver at random.
+            for window_m in self._windows(area_m, wanted[label] - found.count(label), rng):
                 missing = wanted[label] - found.count(label)
                 if missing <= 0:
-                    break
+                    return
                 self._take_from_window(slide, window_m, areas_m, (label, min(missing, _KEPT_PER_WINDOW)), test_rule, rng, found)
+
+        for label, area_m in areas_m.items():
+            draw(label, area_m)
+        # Where only tumour was drawn, the rest may be glass for the most part, and so were the windows.
+        for label, area_m in areas_m.items():
+            if found.count(label) < wanted[label]:
+                draw(label, self._with_tissue(slide, area_m))
         return found
 
     def grid(self, slide: Slide) -> Grid:
@@ -115,6 +126,18 @@ class Sampler:
         scale = [grid.scale_x, grid.scale_y]
         of_label = {TUMOUR: tumour_l0, NON_TUMOUR: non_tumour_l0}
         return {label: shapely.transform(area, lambda xy: np.asarray(xy / scale)) for label, area in of_label.items()}
+
+    def _with_tissue(self, slide: Slide, area_m: BaseGeometry) -> BaseGeometry:
+        """The part of an area, model px, where tissue may be; nothing where no small level of the slide can tell."""
+        lattice = Grid(self.mpp, _LOOK_M, _LOOK_M, slide.pixel_size).covering(slide.bounds_l0)
+        possible = possible_tissue(slide, lattice)
+        if possible is None:
+            return shapely.MultiPolygon()
+        rows, columns = np.nonzero(possible)
+        left, top = (lattice.column0 + columns) * _LOOK_M, (lattice.row0 + rows) * _LOOK_M
+        tissue_m = shapely.coverage_union_all(shapely.box(left, top, left + _LOOK_M, top + _LOOK_M))
+        # Scaling from level 0 may have let outlines cross.
+        return polygonal(shapely.make_valid(area_m).intersection(tissue_m))
 
     def _windows(self, area_m: BaseGeometry, wanted: int, rng: np.random.Generator) -> Iterator[Point]:
         """Corners of windows in whole model px, placed at random over points of the area; a bounded number."""

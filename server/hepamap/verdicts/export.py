@@ -24,7 +24,8 @@ from hepamap.errors import OutputExistsError, OutputNotWritableError
 from hepamap.folders import is_anchored, make_folder, put_in_place, sync_tree
 from hepamap.verdicts.errors import NoVerdictsError
 from hepamap.verdicts.judging import plain
-from hepamap.verdicts.slides import SlideFound, case_of, find_slide
+from hepamap.verdicts.slides import SlideFound, find_slide, groups_of
+from hepamap.verdicts.splits import splits_of
 from hepamap.verdicts.store import VerdictStore
 from hepamap.verdicts.truth import Truth, last_ones, says_where, truth_of
 from hepamap.verdicts.verdict import Decision, Verdict
@@ -42,7 +43,6 @@ _VERDICTS = (
     *("threshold", "min_area_um2", "iou", "area_mm2", "slide", "slide_fingerprint", "annotations"),
 )
 _CLASSES = {"Tumor": [200, 0, 0], "Non-tumor": [0, 160, 0]}
-_VAL_FROM, _TEST_FROM = 0.7, 0.85
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def export(
         store: the verdicts.
         folder: where to.
         since: only verdicts of this time or later.
-        split: which rows of the table are for training, validation and test: `auto` decides by group, always in the same way.
+        split: which rows of the table are for training, validation and test: `auto` decides by group, see `splits_of`.
         overwrite: replace an earlier export.
 
     Raises:
@@ -139,6 +139,8 @@ def _write(
     (folder / ANNOTATIONS_FOLDER).mkdir()
     # Those before `since` too: where a slide lies and which split it is in does not depend on what is asked for.
     all_on = _by_slide(known)
+    groups = {fingerprint: groups_of(of_slide, _file_name(fingerprint)) for fingerprint, of_slide in all_on.items()}
+    splits = splits_of(groups)
     # In the order of the verdicts, not of the analyses: of two on one place the newer one counts.
     last = sorted(last_ones(verdicts).values(), key=lambda one: (one.at, one.id))
     by_slide = _by_slide(verdict for verdict in last if says_where(verdict))
@@ -154,8 +156,7 @@ def _write(
         whole = [store.get(verdict.id) for verdict in counting]
         truth = truth_of([verdict for verdict in whole if verdict is not None], found.bounds_l0)
         (folder / name).write_text(_geojson(truth, counting), encoding="utf-8")
-        group = case_of(all_on[fingerprint]) or _file_name(fingerprint)
-        rows.append(_cohort_row(found, name, group, split))
+        rows.append(_cohort_row(found, name, groups[fingerprint][-1], splits[fingerprint] if split == "auto" else split))
         fate |= {verdict.id: "yes" for verdict in counting}
         files |= {verdict.id: name for verdict in counting}
     _table(folder / COHORT_NAME, _COHORT, rows)
@@ -170,23 +171,17 @@ def _by_slide(verdicts: Iterable[Verdict]) -> dict[str, list[Verdict]]:
     return found
 
 
-def _cohort_row(slide: SlideFound, annotations: str, group: str, split: SplitChoice) -> dict[str, str]:
+def _cohort_row(slide: SlideFound, annotations: str, group: str, split: str) -> dict[str, str]:
     return {
         "slide": slide.path,
         "annotations": annotations,
         "group": group,
-        "split": _split_of(group) if split == "auto" else split,
+        "split": split,
         # What is not tumour is drawn, too: outside of both nobody looked.
         "unannotated": "ignore",
         "frame": "level0",
         "mpp": slide.mpp,
     }
-
-
-def _split_of(group: str) -> str:
-    """Always the same for one group, so that what was for test once never gets into training later."""
-    share = int(hashlib.sha256(group.encode()).hexdigest()[:8], 16) / 16**8
-    return "train" if share < _VAL_FROM else "val" if share < _TEST_FROM else "test"
 
 
 def _geojson(truth: Truth, verdicts: Sequence[Verdict]) -> str:

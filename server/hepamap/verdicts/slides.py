@@ -51,9 +51,15 @@ def find_slide(verdicts: Sequence[Verdict], pixel_size: PixelSize) -> SlideFound
     return reasons[0]
 
 
-def case_of(verdicts: Sequence[Verdict]) -> str | None:
-    """The case that was last named for a slide: not every client sends one. Takes all verdicts on it, oldest first."""
-    return next((verdict.slide.case for verdict in reversed(verdicts) if verdict.slide.case), None)
+def groups_of(verdicts: Sequence[Verdict], own_name: str) -> list[str]:
+    """Every group that a slide was ever in, the one it is in now last: the case that was last named, if any was.
+
+    Args:
+        verdicts: all on it, oldest first; not every client names a case.
+        own_name: its group as long as none is named.
+    """
+    first = [] if verdicts[0].slide.case else [own_name]
+    return first + [verdict.slide.case for verdict in verdicts if verdict.slide.case]
 
 
 def _mpp_for_table(slide: Slide, said: PixelSize) -> str | None:
