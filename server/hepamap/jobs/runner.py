@@ -212,7 +212,7 @@ def clean_up_after(work: Computation, store: Claims, clean_up: CleanUp) -> None:
         if store.wanted(work.pieces):
             return
     except JobStoreError as error:
-        # What nobody wants is found within the hour by whoever tidies.
+        # What nobody wants is found by whoever tidies, a day later.
         _log.warning("job_store_unavailable", job=work.id, reason=error.because)
         return
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Set
+from collections.abc import Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, auto
@@ -56,7 +56,7 @@ def find_strays(store: JobStore, keeping: Keeping, now: datetime) -> Strays:
     )
 
 
-def unfinished_results(store: JobStore, results: Path) -> Iterator[Path]:
+def unfinished_results(store: JobStore, results: Path) -> list[Path]:
     """What this database's workers were writing: a result is written under a hidden name until it is whole.
 
     Raises:
@@ -64,10 +64,9 @@ def unfinished_results(store: JobStore, results: Path) -> Iterator[Path]:
         OSError: the folder cannot be read.
     """
     hidden = [path for path in _entries(results) if path.name.startswith(".")]
-    known = known_files(store) if hidden else None
-    for path in hidden:
-        if known is not None and computation_in(path.name) in known.unfinished | known.over:
-            yield path
+    known = known_files(store)
+    own = known.unfinished | known.over
+    return [path for path in hidden if computation_in(path.name) in own]
 
 
 def _of_result(name: str, known: KnownFiles) -> _Standing:
