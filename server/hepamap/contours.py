@@ -73,7 +73,8 @@ def trace_regions(
     kept[0] = False
     if not kept.any():
         return []
-    rings = _ordered(trace_rings(labels * kept[labels]), cells, min_hole_area_um2 / lattice.cell_area_um2)
+    kept_label = np.where(kept, np.arange(count), 0).astype(np.int32)
+    rings = _ordered(trace_rings(kept_label[labels]), cells, min_hole_area_um2 / lattice.cell_area_um2)
     outer = rings.areas_cell > 0
     polygons = _polygons(rings, lattice, smooth=smooth)
     areas_um2 = shapely.area(polygons) * lattice.grid.pixel_size.area_um2
@@ -87,12 +88,18 @@ def _statistics(
     values: NDArray[np.float32], labels: NDArray[np.int32], count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
     """Number of cells, mean and maximum of the values under each label; nothing for label 0."""
-    places = np.flatnonzero(labels != 0)
-    label, probability = labels.ravel()[places], values.ravel()[places].astype(np.float64)
-    cells = np.bincount(label, minlength=count)
+    # Run by run of cells that lie one after another and have one label: there are few, and a million cells.
+    flat, probability = labels.ravel(), values.ravel()
+    starts = np.flatnonzero(np.diff(flat, prepend=flat[:1] + 1))
+    lengths = np.diff(starts, append=len(flat))
+    label = flat[starts]
+    sums, tops = np.add.reduceat(probability, starts, dtype=np.float64), np.maximum.reduceat(probability, starts)
+    known = label != 0
+    label = label[known]
+    cells = np.bincount(label, weights=lengths[known], minlength=count).astype(np.int64)
     peaks = np.zeros(count)
-    np.maximum.at(peaks, label, probability)
-    return cells, np.bincount(label, weights=probability, minlength=count) / np.maximum(cells, 1), peaks
+    np.maximum.at(peaks, label, tops[known].astype(np.float64))
+    return cells, np.bincount(label, weights=sums[known], minlength=count) / np.maximum(cells, 1), peaks
 
 
 def _ordered(rings: Rings, cells: NDArray[np.int64], min_hole_cells: float) -> Rings:

@@ -100,11 +100,12 @@ def _clean(polygons_l0: NDArray[np.object_], offset_l0: Point) -> tuple[NDArray[
     Returns:
         The parts of some area, outlines and holes wound as GeoJSON wants them, and for each part which polygon it is of.
     """
-    moved = shapely.transform(polygons_l0, lambda points: points - (offset_l0.x, offset_l0.y))
-    rounded = shapely.transform(moved, _rounded)
+    offset = (offset_l0.x, offset_l0.y)
+    rounded = shapely.transform(polygons_l0, lambda points: _rounded(points - offset))
     broken = ~shapely.is_valid(rounded)
+    moved = shapely.transform(polygons_l0[broken], lambda points: points - offset)
     # make_valid first: set_precision needs valid input, and gives valid output on the grid.
-    mended = shapely.set_precision(shapely.make_valid(moved[broken]), _PRECISION_PX)
+    mended = shapely.set_precision(shapely.make_valid(moved), _PRECISION_PX)
     # The shortest decimals of the rounded points: 1234.56, not 1234.5600000000001.
     rounded[broken] = shapely.transform(shapely.set_precision(mended, 0), _rounded)
     parts, polygon_of = _parts(rounded)
