@@ -14,6 +14,7 @@ from hepamap.access.scopes import Scope
 from hepamap.jobs.store import JobStore
 from hepamap.settings import Settings
 from tests.api.server_process import serving
+from tests.api.tus_client import TUS
 from tests.postgres import Postgres, running_postgres
 from tests.worker.conftest import wait_for
 
@@ -55,7 +56,7 @@ def test_a_database_that_is_killed_is_a_503_until_it_is_back(
             ("POST", "/api/v1/analyses", {"json": {**wanted, "threshold": 0.7}}),
             # A slide is refused before it has come: nobody could tell later whose it was.
             ("POST", "/api/v1/analyses", {"files": {"file": ("slide.tif", slide.read_bytes())}}),
-            ("POST", "/api/v1/uploads", {"headers": {"Tus-Resumable": "1.0.0", "Upload-Length": "10"}}),
+            ("POST", "/api/v1/uploads", {"headers": {**TUS, "Upload-Length": "10"}}),
         ]
         own_postgres.kill()
         for method, path, values in calls:

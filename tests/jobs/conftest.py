@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hepamap.jobs.keeping import Keeping
 from hepamap.jobs.store import JobStore
 from tests.clock import Clock
 from tests.postgres import Postgres
@@ -30,3 +31,12 @@ def store(place: Path | str, clock: Clock) -> Iterator[JobStore]:
     store = JobStore.open(place, clock=clock)
     yield store
     store.close()
+
+
+@pytest.fixture
+def keeping(tmp_path: Path) -> Keeping:
+    """Empty folders, in which nothing goes by age."""
+    results, uploads, scratch = (tmp_path / name for name in ("results", "uploads", "scratch"))
+    for folder in (results, uploads, scratch):
+        folder.mkdir()
+    return Keeping(results, uploads, scratch, results_days=0, uploads_days=0)

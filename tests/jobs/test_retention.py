@@ -28,14 +28,6 @@ DAY_S = 24 * 3600.0
 
 
 @pytest.fixture
-def keeping(tmp_path: Path) -> Keeping:
-    results, uploads, scratch = (tmp_path / name for name in ("results", "uploads", "scratch"))
-    for folder in (results, uploads, scratch):
-        folder.mkdir()
-    return Keeping(results, uploads, scratch, results_days=0, uploads_days=0)
-
-
-@pytest.fixture
 def clock() -> Clock:
     """The store's clock begins 40 days ago."""
     clock = Clock()

@@ -29,14 +29,6 @@ from tests.postgres import Postgres
 
 
 @pytest.fixture
-def keeping(tmp_path: Path) -> Keeping:
-    data = tmp_path / "data"
-    for name in ("results", "uploads", "scratch"):
-        (data / name).mkdir(parents=True)
-    return Keeping(data / "results", data / "uploads", data / "scratch", results_days=0, uploads_days=0)
-
-
-@pytest.fixture
 def other(request: pytest.FixtureRequest, place: Path | str, tmp_path: Path) -> Iterator[JobStore]:
     """Another database of the same kind, empty."""
     if isinstance(place, Path):

@@ -81,7 +81,7 @@ class UploadStore:
         """
         name = str(uuid.uuid4())
         self._register(name)
-        return self._limits.folder / name
+        return self._records.folder_of(name)
 
     def create(self, *, name: str, length: int, metadata: str = "", sha256: str | None = None) -> Upload:
         """Take an upload on.

@@ -79,9 +79,8 @@ def register_upload(sessions: Sessions, name: str) -> None:
     Raises:
         JobStoreError: the database does not answer.
     """
-    now = sessions.now()
     with sessions.writing() as session:
-        dispose(session, Place.UPLOADS, [name], now)
+        dispose(session, Place.UPLOADS, [name], sessions.now())
 
 
 def dispose(session: Session, place: Place, names: Iterable[str], now: datetime) -> None:

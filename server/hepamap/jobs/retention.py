@@ -43,11 +43,6 @@ UNKNOWN_CURE = (
 """What to do about files that the database does not know."""
 
 
-def never() -> bool:
-    """Nobody says that it is time to stop."""
-    return False
-
-
 def remove_leftovers(leftovers: Leftovers, results: Path, uploads: Path) -> None:
     """Remove the files of jobs that are gone."""
     for folder in _folders(leftovers, results, uploads):
@@ -61,7 +56,7 @@ def collect_garbage(
     unknown: bool = False,
     dry_run: bool = False,
     on_removed: RemovalHook = ignore_removed,
-    stopping: Callable[[], bool] = never,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Removed:
     """Remove expired jobs, results and uploads, and what a crash left to nobody.
 
@@ -104,7 +99,7 @@ def _expired(store: JobStore, before: datetime, on_removed: RemovalHook, stoppin
         time.sleep(_PAUSE_S)
 
 
-def _removed(paths: Iterable[Path], dry_run: bool, stopping: Callable[[], bool] = never) -> dict[Path, int]:
+def _removed(paths: Iterable[Path], dry_run: bool, stopping: Callable[[], bool] = lambda: False) -> dict[Path, int]:
     """Remove what is there of it; its bytes."""
     sizes = {}
     for path in paths:

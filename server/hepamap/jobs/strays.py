@@ -64,6 +64,8 @@ def unfinished_results(store: JobStore, results: Path) -> list[Path]:
         OSError: the folder cannot be read.
     """
     hidden = [path for path in _entries(results) if path.name.startswith(".")]
+    if not hidden:
+        return []
     known = known_files(store)
     own = known.unfinished | known.over
     return [path for path in hidden if computation_in(path.name) in own]
